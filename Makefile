@@ -1,0 +1,38 @@
+# Everything a newcomer or a developer types. Each target does its whole set-up itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check format bench clean
+
+help:
+	@echo "make demo    train two models in containers and show them side by side"
+	@echo "make test    the checks and all tests, on a real engine"
+	@echo "make check   ruff and mypy"
+	@echo "make format  let ruff format the code"
+	@echo "make bench   the figures in docs/benchmarks.md"
+	@echo "make clean   remove what these targets have made (virtual environment, engine, images)"
+
+demo: $(VENV)/.installed
+	scripts/with-engine scripts/demo
+
+test: $(VENV)/.installed check
+	scripts/with-engine scripts/test
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed
+	scripts/with-engine scripts/bench
+
+clean:
+	scripts/clean
+
+$(VENV)/.installed: setup.py requirements-dev.txt scripts/venv
+	scripts/venv $(PYTHON) $(VENV)

@@ -1,0 +1,217 @@
+"""Compose: every override list becomes a job, its config composed and resolved on the host."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext
+from omegaconf import Container, DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from ._errors import TaskError
+
+#: Parts of Hydra's node whose types stand in plugins, which an image does not have.
+PLUGIN_NODES = ("launcher", "sweeper")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One job of a sweep, composed.
+
+    ``cfg`` and ``hydra_cfg`` are what Hydra's basic launcher puts into a ``JobReturn``
+    (interpolations unresolved); ``resolved`` is the whole config as the container gets it.
+    """
+
+    number: int
+    name: str
+    overrides: tuple[str, ...]
+    output_dir: Path
+    working_dir: Path
+    cfg: DictConfig
+    hydra_cfg: DictConfig
+    resolved: DictConfig
+    #: The resolved task config as plain values: no Paths, no Enums, missing values as ``???``.
+    plain: Mapping[str, Any]
+    #: ``hydra.launcher``, resolved, as plain values.
+    options: Mapping[str, Any]
+    #: Keys whose interpolation could not be resolved on the host, with the reason.
+    unresolved: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return f"job #{self.number} ({' '.join(self.overrides) or 'no overrides'})"
+
+    @property
+    def yaml(self) -> str:
+        """The resolved task config, as YAML that ``yaml.safe_load`` reads."""
+        return OmegaConf.to_yaml(OmegaConf.create(dict(self.plain)))
+
+
+def compose(
+    context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int
+) -> Job:
+    """Compose and resolve the config of one job, as Hydra's basic launcher would."""
+    composed = context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        composed.hydra.job.id = str(number)
+        composed.hydra.job.num = number
+    before = HydraConfig.instance().cfg
+    try:
+        HydraConfig.instance().set_config(composed)
+        output_dir = _output_dir(composed)
+        with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
+            composed.hydra.runtime.output_dir = str(output_dir)
+        HydraConfig.instance().set_config(composed)
+        resolved, unresolved = resolve(composed)
+    finally:
+        HydraConfig.instance().cfg = before
+    hydra = resolved.hydra
+    return Job(
+        number=number,
+        name=hydra.job.name,
+        overrides=tuple(hydra.overrides.task),
+        output_dir=output_dir,
+        working_dir=output_dir if _changes_directory(hydra) else Path.cwd(),
+        cfg=_without(composed, "hydra"),
+        hydra_cfg=_only(composed, "hydra"),
+        resolved=_without_plugin_types(resolved),
+        plain=_plain(_without(resolved, "hydra")),
+        options=_plain(hydra.launcher),
+        unresolved=unresolved,
+    )
+
+
+def serialize_config(job: Job, dumps: Callable[[Any], bytes] = pickle.dumps) -> bytes:
+    """Return the resolved config with its types. Raises ``TaskError`` that names the type."""
+    try:
+        return dumps(job.resolved)
+    except Exception as error:
+        raise TaskError(
+            f"{job.title}: a type in its config cannot be taken into a container: {error}\n"
+            "Define it at the top level of a module of the repository."
+        ) from error
+
+
+def hydra_files(job: Job) -> dict[str, str]:
+    """Return the files below ``.hydra/``, by name, as Hydra's basic launcher writes them."""
+    return {
+        "config.yaml": OmegaConf.to_yaml(job.cfg),
+        "hydra.yaml": OmegaConf.to_yaml(job.hydra_cfg),
+        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(list(job.overrides))),
+    }
+
+
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested mapping flat: ``{"optimizer": {"lr": 1}}`` as ``{"optimizer.lr": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def resolve(config: DictConfig) -> tuple[DictConfig, tuple[str, ...]]:
+    """Return a copy with every interpolation replaced by its value.
+
+    One that leads to a missing value becomes missing. One that cannot be resolved here (a resolver
+    that the script registers only when it runs, a variable that is not set) stays, for the job to
+    resolve if it needs it; these are named in the second value.
+    """
+    copied = copy.deepcopy(config)
+    unresolved: list[str] = []
+    with warnings.catch_warnings():
+        # Hydra 1.4 warns whenever one of its own deprecated interpolations is resolved.
+        warnings.simplefilter("ignore")
+        _resolve_items(copied, unresolved)
+    return copied, tuple(unresolved)
+
+
+def _resolve_items(container: Any, unresolved: list[str]) -> None:
+    if container._is_none() or container._is_missing() or container._is_interpolation():
+        return
+    keys = list(container.keys()) if isinstance(container, DictConfig) else range(len(container))
+    for key in keys:
+        if OmegaConf.is_interpolation(container, key):
+            _resolve_item(container, key, unresolved)
+        elif not OmegaConf.is_missing(container, key):
+            value = container._get_node(key)
+            if isinstance(value, Container):
+                _resolve_items(value, unresolved)
+
+
+def _resolve_item(container: Any, key: Any, unresolved: list[str]) -> None:
+    try:
+        value = container[key]
+        if isinstance(value, Container):
+            _resolve_items(value, unresolved)
+    except InterpolationToMissingValueError:
+        value = "???"
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        unresolved.append(f"{container._get_full_key(key)}: {reason}")
+        return
+    with read_write(container):
+        container[key] = value
+
+
+def _output_dir(config: DictConfig) -> Path:
+    folder = str(OmegaConf.select(config, "hydra.sweep.dir"))
+    return Path(os.path.abspath(os.path.join(folder, str(config.hydra.sweep.subdir))))
+
+
+def _changes_directory(hydra: DictConfig) -> bool:
+    """Tell whether Hydra makes the output folder the job's working directory."""
+    chdir = hydra.job.chdir
+    if chdir is None and hasattr(version, "base_at_least"):  # Hydra 1.3
+        return not version.base_at_least("1.2")
+    return bool(chdir)
+
+
+def _without(config: DictConfig, key: str) -> DictConfig:
+    copied = copy.deepcopy(config)
+    with read_write(copied), open_dict(copied):
+        del copied[key]
+    return copied
+
+
+def _only(config: DictConfig, key: str) -> DictConfig:
+    copied = copy.deepcopy(config)
+    with read_write(copied), open_dict(copied):
+        for other in list(copied):
+            if other != key:
+                del copied[other]
+    return copied
+
+
+def _without_plugin_types(resolved: DictConfig) -> DictConfig:
+    copied = copy.deepcopy(resolved)
+    with read_write(copied.hydra), open_dict(copied.hydra):
+        for name in PLUGIN_NODES:
+            plain = OmegaConf.to_container(copied.hydra[name], resolve=False)
+            copied.hydra[name] = OmegaConf.create(plain)
+    return copied
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    content = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
+    plain: dict[str, Any] = _strings_for_paths(content)
+    return plain
+
+
+def _strings_for_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strings_for_paths(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strings_for_paths(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

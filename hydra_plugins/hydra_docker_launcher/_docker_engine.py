@@ -1,0 +1,378 @@
+"""The Docker Engine, through its API. The only module that imports ``docker``."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, BinaryIO
+
+import docker
+import requests
+from docker.context import ContextAPI
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import DeviceRequest, Mount as DockerMount, Ulimit as DockerUlimit
+from docker.utils import parse_repository_tag
+
+from ._engine import BuildRequest, ContainerSpec, ContainerState, Host, Image, Show
+from ._errors import DockerLauncherError, EngineError, ImageError
+
+CONNECT_TIMEOUT = 60  # seconds; of one answer, not of a stream
+NO_ENGINE = (
+    "No Docker engine answers{where}: {reason}\n"
+    "Start Docker (`docker info` must work for this user), or set DOCKER_HOST."
+)
+
+
+class DockerEngine:
+    """The engine that ``docker`` on the command line would talk to."""
+
+    def __init__(self) -> None:
+        """Connect to DOCKER_HOST, else to the current docker context, else to the default socket.
+
+        Raises ``EngineError`` where none answers.
+        """
+        try:
+            self._client = _connect()
+            self._client.ping()
+        except (DockerException, requests.RequestException, OSError) as error:
+            raise EngineError(NO_ENGINE.format(where="", reason=_first_line(error))) from error
+        self._api = self._client.api
+
+    def host(self) -> Host:
+        with _engine_errors("ask the engine about its machine"):
+            info = self._api.info()
+        return Host(
+            name=info["Name"],
+            engine=f"Docker {info['ServerVersion']}",
+            cpus=info["NCPU"],
+            memory=info["MemTotal"],
+            gateway=self._gateway(),
+        )
+
+    def _gateway(self) -> str | None:
+        try:
+            network = self._api.inspect_network("bridge")
+        except (APIError, NotFound):
+            return None
+        pools = (network.get("IPAM") or {}).get("Config") or []
+        return next((pool["Gateway"] for pool in pools if pool.get("Gateway")), None)
+
+    # ---- images ----------------------------------------------------------------------------------
+
+    def find_image(self, reference: str) -> Image | None:
+        try:
+            with _engine_errors(f"look up the image {reference}", ImageError):
+                found = self._api.inspect_image(reference)
+        except ImageError as error:
+            if isinstance(error.__cause__, ImageNotFound):
+                return None
+            raise
+        return _image(found, reference)
+
+    def pull(self, reference: str, show: Show) -> Image:
+        name, tag = parse_repository_tag(reference)
+        shown: dict[str, str] = {}
+        with _engine_errors(f"pull the image {reference}", ImageError):
+            for step in self._api.pull(name, tag=tag or "latest", stream=True, decode=True):
+                if "error" in step:
+                    raise ImageError(f"Could not pull the image {reference}: {step['error']}")
+                layer, status = step.get("id", ""), step.get("status", "")
+                if shown.get(layer) != status:
+                    shown[layer] = status
+                    show(f"{layer}: {status}" if layer else status)
+        image = self.find_image(reference)
+        if image is None:
+            raise ImageError(f"The engine has pulled {reference}, but does not know it")
+        return image
+
+    def build(self, request: BuildRequest, context: BinaryIO, show: Show) -> Image:
+        last: list[str] = []
+        with _engine_errors(f"build the image {request.tag}", ImageError):
+            for step in self._api.build(
+                fileobj=context,
+                custom_context=True,
+                tag=request.tag,
+                dockerfile=request.dockerfile,
+                target=request.target,
+                buildargs=dict(request.args),
+                network_mode=request.network,
+                labels=dict(request.labels),
+                pull=request.pull,
+                rm=True,
+                forcerm=True,
+                decode=True,
+            ):
+                for line in _printable(step.get("stream", "") or step.get("status", "")):
+                    show(line)
+                    last = [*last[-19:], line]
+                if "error" in step:
+                    raise ImageError(
+                        f"Could not build the image from {request.dockerfile}: "
+                        f"{step['error'].strip()}\nThe builder's last lines:\n"
+                        + "\n".join(f"  {line}" for line in last)
+                    )
+        image = self.find_image(request.tag)
+        if image is None:
+            raise ImageError(f"The engine has built {request.tag}, but does not know it")
+        return image
+
+    def add_layer(
+        self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str]
+    ) -> Image:
+        name, _, version = tag.partition(":")
+        with _engine_errors("put the commit's files on top of the image", ImageError):
+            carrier = self._api.create_container(image, command=["-"], labels=dict(labels))["Id"]
+            try:
+                self._api.put_archive(carrier, "/", archive)
+                made = self._api.commit(carrier, repository=name, tag=version, pause=False)
+            finally:
+                self._api.remove_container(carrier, v=True, force=True)
+        return Image(id=made["Id"], reference=tag)
+
+    def remove_image(self, image: str) -> None:
+        try:
+            self._api.remove_image(image, force=False, noprune=True)
+        except (APIError, requests.RequestException):
+            return  # in use by a container that is kept, or gone already
+
+    def volume_exists(self, name: str) -> bool:
+        try:
+            with _engine_errors(f"look up the volume {name}"):
+                self._api.inspect_volume(name)
+        except EngineError as error:
+            if isinstance(error.__cause__, NotFound):
+                return False
+            raise
+        return True
+
+    # ---- containers ------------------------------------------------------------------------------
+
+    def probe(self, spec: ContainerSpec, limit: int) -> tuple[int, str]:
+        container = self.create(spec)
+        try:
+            self.start(container)
+            with _engine_errors("wait for a container"):
+                code = self._api.wait(container)["StatusCode"]
+                output = b""
+                for chunk in self._api.logs(container, stream=True, stdout=True, stderr=True):
+                    output += chunk
+                    if len(output) > limit:
+                        break
+            return code, output[:limit].decode("utf-8", "replace")
+        finally:
+            self.remove(container)
+
+    def create(self, spec: ContainerSpec) -> str:
+        try:
+            return self._create(spec, spec.name)
+        except EngineError as error:
+            if _status(error) == 409:
+                return self._create(spec, f"{spec.name}-{secrets.token_hex(2)}")
+            raise
+
+    def _create(self, spec: ContainerSpec, name: str) -> str:
+        with _engine_errors(f"create the container {name}"):
+            made = self._api.create_container(
+                spec.image,
+                # The image's own entry point is not run: it would get the command as arguments.
+                entrypoint=list(spec.command[:1]),
+                command=list(spec.command[1:]),
+                name=name,
+                working_dir=spec.working_dir,
+                user=spec.boundary.user,
+                environment=dict(spec.environment),
+                labels=dict(spec.labels),
+                stop_timeout=max(1, round(spec.stop_grace_period)),
+                host_config=self._api.create_host_config(**_host_config(spec)),
+            )
+        return str(made["Id"])
+
+    def start(self, container: str) -> None:
+        with _engine_errors("start the container"):
+            self._api.start(container)
+
+    def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
+        with _engine_errors("follow the container's output"):
+            stream = self._api.logs(
+                container,
+                stdout=True,
+                stderr=True,
+                stream=True,
+                follow=True,
+                timestamps=True,
+                since=_seconds(since) if since else None,
+            )
+            rest = b""
+            for chunk in stream:
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    if since is None or line.split(b" ", 1)[0] > since.encode():
+                        yield line
+            if rest:
+                yield rest
+
+    def state(self, container: str) -> ContainerState | None:
+        try:
+            with _engine_errors("look up a container"):
+                found = self._api.inspect_container(container)
+        except EngineError as error:
+            if isinstance(error.__cause__, NotFound):
+                return None
+            raise
+        state = found["State"]
+        running = bool(state["Running"] or state.get("Restarting"))
+        abnormal = not running and state["ExitCode"] != 0
+        signal, stopped = self._signals(container, state) if abnormal else (None, False)
+        return ContainerState(
+            running=running,
+            exit_code=state["ExitCode"],
+            oom_killed=bool(state["OOMKilled"]),
+            stopped=stopped,
+            signal=signal,
+            error=state.get("Error", ""),
+            started_at=state["StartedAt"],
+            finished_at=state["FinishedAt"],
+        )
+
+    def _signals(self, container: str, state: dict[str, Any]) -> tuple[int | None, bool]:
+        """Return the first signal that the engine sent it, and whether it was told to stop."""
+        if state["StartedAt"].startswith("0001"):
+            return None, False
+        with _engine_errors("read the engine's events"):
+            events = list(
+                self._api.events(
+                    since=int(_seconds(state["StartedAt"])),
+                    until=int(_seconds(state["FinishedAt"])) + 2,
+                    filters={"container": container, "event": ["kill", "stop"]},
+                    decode=True,
+                )
+            )
+        actions = {event["Action"] for event in events}
+        signals = [event["Actor"]["Attributes"].get("signal") for event in events]
+        first = next((int(signal) for signal in signals if signal), None)
+        return first, "stop" in actions
+
+    def stop(self, container: str, grace: float) -> None:
+        try:
+            with _engine_errors("stop the container"):
+                self._api.update_container(container, restart_policy={"Name": "no"})
+                self._api.stop(container, timeout=round(grace))
+        except EngineError as error:
+            if not isinstance(error.__cause__, NotFound):
+                raise
+
+    def remove(self, container: str) -> None:
+        try:
+            with _engine_errors("remove the container"):
+                self._api.remove_container(container, v=True, force=True)
+        except EngineError as error:
+            # 409: a removal is under way already.
+            if not isinstance(error.__cause__, NotFound) and _status(error) != 409:
+                raise
+
+
+def _connect() -> docker.DockerClient:
+    if not os.environ.get("DOCKER_HOST"):
+        context = ContextAPI.get_current_context()
+        if context is not None and context.name != "default":
+            return docker.DockerClient(
+                base_url=context.Host, tls=context.TLSConfig, timeout=CONNECT_TIMEOUT
+            )
+    return docker.from_env(timeout=CONNECT_TIMEOUT)
+
+
+def _host_config(spec: ContainerSpec) -> dict[str, Any]:
+    limits, boundary = spec.limits, spec.boundary
+    return {
+        "nano_cpus": round(limits.cpus * 1_000_000_000),
+        "mem_limit": limits.memory,
+        "memswap_limit": limits.memory_swap,
+        "shm_size": limits.shm_size,
+        "pids_limit": limits.pids,
+        "ulimits": [
+            DockerUlimit(name=limit.name, soft=limit.soft, hard=limit.hard)
+            for limit in limits.ulimits
+        ],
+        "cap_add": list(boundary.cap_add),
+        "cap_drop": list(boundary.cap_drop),
+        "security_opt": list(boundary.security_opt),
+        "read_only": boundary.read_only,
+        "tmpfs": dict(boundary.tmpfs),
+        "devices": list(boundary.devices),
+        "network_mode": boundary.network_mode,
+        "extra_hosts": dict(boundary.extra_hosts),
+        "init": boundary.init,
+        "runtime": boundary.runtime,
+        "device_requests": _device_requests(spec),
+        "restart_policy": {
+            "Name": spec.restart.name,
+            "MaximumRetryCount": spec.restart.retries,
+        },
+        "mounts": [
+            DockerMount(
+                source=mount.source,
+                target=mount.target,
+                type="volume" if mount.named else "bind",
+                read_only=mount.read_only,
+            )
+            for mount in spec.mounts
+        ],
+    }
+
+
+def _device_requests(spec: ContainerSpec) -> list[DeviceRequest]:
+    """Ask for GPUs as ``docker run --gpus`` does: -1 is all of them."""
+    if not spec.gpus:
+        return []
+    if spec.gpus.ids:
+        return [DeviceRequest(device_ids=list(spec.gpus.ids), capabilities=[["gpu"]])]
+    count = -1 if spec.gpus.all else spec.gpus.count
+    return [DeviceRequest(count=count, capabilities=[["gpu"]])]
+
+
+def _image(found: dict[str, Any], reference: str) -> Image:
+    digests = found.get("RepoDigests") or []
+    name = parse_repository_tag(reference)[0]
+    own = next((digest for digest in digests if digest.split("@")[0] == name), None)
+    return Image(id=found["Id"], reference=reference, digest=own or next(iter(digests), None))
+
+
+def _printable(text: str) -> Iterator[str]:
+    for line in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).splitlines():
+        if line.strip():
+            yield line.rstrip()
+
+
+def _seconds(time: str) -> float:
+    """Return the seconds since the epoch of an RFC 3339 time with nanoseconds."""
+    whole, _, fraction = time.rstrip("Z").partition(".")
+    stamp = datetime.fromisoformat(f"{whole}+00:00").timestamp()
+    return stamp + float(f"0.{fraction or 0}")
+
+
+def _first_line(error: BaseException) -> str:
+    text = getattr(error, "explanation", None) or str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(error.__cause__, "status_code", None)
+
+
+@contextmanager
+def _engine_errors(
+    doing: str, kind: type[DockerLauncherError] = EngineError
+) -> Iterator[None]:
+    """Turn what ``docker`` raises into this project's errors: the one place that does."""
+    try:
+        yield
+    except APIError as error:
+        raise kind(f"The engine could not {doing}: {_first_line(error)}") from error
+    except (DockerException, requests.RequestException, OSError) as error:
+        raise EngineError(
+            NO_ENGINE.format(where=f" (it was asked to {doing})", reason=_first_line(error))
+        ) from error

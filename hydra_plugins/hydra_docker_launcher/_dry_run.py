@@ -1,0 +1,75 @@
+"""Dry run: a plan as text, with the ``docker run`` line that is equal to it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from ._engine import ContainerSpec
+
+
+def docker_run(spec: ContainerSpec) -> str:
+    """Return the command line that runs the same container."""
+    return " \\\n    ".join(_arguments(spec))
+
+
+def _arguments(spec: ContainerSpec) -> Iterator[str]:
+    yield f"docker run --detach --name {shlex.quote(spec.name)}"
+    for name, value in _options(spec):
+        yield name if value is None else f"{name} {shlex.quote(value)}"
+    executable, *arguments = spec.command
+    yield f"--entrypoint {shlex.quote(executable)}"
+    yield shlex.join((spec.image, *arguments))
+
+
+def _options(spec: ContainerSpec) -> Iterator[tuple[str, str | None]]:
+    limits, boundary = spec.limits, spec.boundary
+    yield "--workdir", spec.working_dir
+    yield "--cpus", f"{limits.cpus:g}"
+    yield "--memory", str(limits.memory)
+    yield "--memory-swap", str(limits.memory_swap)
+    yield "--shm-size", str(limits.shm_size)
+    yield "--pids-limit", str(limits.pids)
+    for ulimit in limits.ulimits:
+        yield "--ulimit", f"{ulimit.name}={ulimit.soft}:{ulimit.hard}"
+    if spec.gpus:
+        yield "--gpus", _gpus(spec)
+    if boundary.user is not None:
+        yield "--user", boundary.user
+    for option, values in (
+        ("--cap-drop", boundary.cap_drop),
+        ("--cap-add", boundary.cap_add),
+        ("--security-opt", boundary.security_opt),
+        ("--device", boundary.devices),
+    ):
+        for value in values:
+            yield option, value
+    if boundary.read_only:
+        yield "--read-only", None
+    for path, options in boundary.tmpfs:
+        yield "--tmpfs", f"{path}:{options}" if options else path
+    if boundary.runtime is not None:
+        yield "--runtime", boundary.runtime
+    if boundary.network_mode is not None:
+        yield "--network", boundary.network_mode
+    for name, address in boundary.extra_hosts:
+        yield "--add-host", f"{name}:{address}"
+    if boundary.init:
+        yield "--init", None
+    yield "--stop-timeout", str(max(1, round(spec.stop_grace_period)))
+    times = f":{spec.restart.retries}" if spec.restart.retries else ""
+    yield "--restart", spec.restart.name + times
+    for name, value in spec.environment:
+        yield "--env", f"{name}={value}"
+    for mount in spec.mounts:
+        kind = "volume" if mount.named else "bind"
+        readonly = ",readonly" if mount.read_only else ""
+        yield "--mount", f"type={kind},source={mount.source},target={mount.target}{readonly}"
+    for name, value in spec.labels:
+        yield "--label", f"{name}={value}"
+
+
+def _gpus(spec: ContainerSpec) -> str:
+    if spec.gpus.ids:
+        return f'"device={",".join(spec.gpus.ids)}"'
+    return "all" if spec.gpus.all else str(spec.gpus.count)

@@ -1,0 +1,181 @@
+"""What the launcher asks of a container engine: the seam (``Engine``) and the values that cross it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from ._options import Gpus, Restart, Ulimit
+
+#: Takes one line for the user's console.
+Show = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The machine of the engine. Memory in bytes."""
+
+    name: str
+    engine: str
+    cpus: int
+    memory: int
+    #: The host's address on the engine's default bridge, as containers there see it.
+    gateway: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image. ``id`` is its content's digest; ``digest`` is ``repository@sha256:…`` or None."""
+
+    id: str
+    reference: str
+    digest: str | None = None
+
+    @property
+    def short(self) -> str:
+        """The first twelve hex digits of the id, as ``docker images`` shows it."""
+        return self.id.removeprefix("sha256:")[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What to build. ``dockerfile`` is relative to the context."""
+
+    tag: str
+    dockerfile: str
+    target: str | None
+    args: tuple[tuple[str, str], ...]
+    network: str | None
+    labels: tuple[tuple[str, str], ...]
+    pull: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder or file of the host, or a named volume, in a container."""
+
+    source: str
+    target: str
+    read_only: bool = False
+    named: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of a container. Sizes in bytes; -1 means no limit."""
+
+    cpus: float
+    memory: int
+    memory_swap: int
+    shm_size: int
+    pids: int
+    ulimits: tuple[Ulimit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """What a container may do and see beside its files. ``user`` None: the image's."""
+
+    user: str | None
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    read_only: bool = False
+    tmpfs: tuple[tuple[str, str], ...] = ()
+    devices: tuple[str, ...] = ()
+    runtime: str | None = None
+    network_mode: str | None = None
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    init: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """Everything that makes one container. ``image`` is an id, never a tag."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    working_dir: str
+    limits: Limits
+    boundary: Boundary
+    gpus: Gpus = Gpus()
+    environment: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    restart: Restart = Restart()
+    #: Seconds between SIGTERM and SIGKILL.
+    stop_grace_period: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """How a container stands. Times are RFC 3339 strings, as the engine gives them."""
+
+    running: bool
+    exit_code: int
+    oom_killed: bool
+    #: Somebody asked the engine to stop it (``docker stop``); False after ``docker kill``.
+    stopped: bool
+    #: The signal somebody sent through the engine, if any (``docker kill`` sends 9).
+    signal: int | None
+    #: The engine's own message, where it could not start it.
+    error: str
+    started_at: str
+    finished_at: str
+
+
+class Engine(Protocol):
+    """One container engine. All methods may be called from several threads at once.
+
+    A request that the engine refuses raises ``EngineError``; one about an image, ``ImageError``.
+    """
+
+    def host(self) -> Host:
+        """Return the machine of the engine, or raise ``EngineError`` where none answers."""
+
+    def find_image(self, reference: str) -> Image | None:
+        """Return the local image of that name or id."""
+
+    def pull(self, reference: str, show: Show) -> Image:
+        """Pull an image, showing progress."""
+
+    def build(self, request: BuildRequest, context: BinaryIO, show: Show) -> Image:
+        """Build an image from a context (a tar archive), showing the builder's output."""
+
+    def add_layer(
+        self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str]
+    ) -> Image:
+        """Return a new image: ``image`` with the files of a tar archive on top."""
+
+    def remove_image(self, image: str) -> None:
+        """Remove an image; one that is gone or still used by a container is left alone."""
+
+    def volume_exists(self, name: str) -> bool:
+        """Tell whether there is a named volume."""
+
+    def probe(self, spec: ContainerSpec, limit: int) -> tuple[int, str]:
+        """Run a short container, remove it, return its exit code and up to ``limit`` characters."""
+
+    def create(self, spec: ContainerSpec) -> str:
+        """Create a container and return its id. A name that is taken gets a suffix."""
+
+    def start(self, container: str) -> None:
+        """Start a container."""
+
+    def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
+        """Follow a container's output until it ends.
+
+        Yields lines without their end: an RFC 3339 time, a space, the text. ``since`` skips what is
+        not later than that time.
+        """
+
+    def state(self, container: str) -> ContainerState | None:
+        """Return how a container stands, or None where the engine does not know it."""
+
+    def stop(self, container: str, grace: float) -> None:
+        """Send SIGTERM and, ``grace`` seconds later, SIGKILL; no restart policy starts it again."""
+
+    def remove(self, container: str) -> None:
+        """Remove a container, running or not; one that is gone is no error."""

@@ -1,0 +1,48 @@
+"""The errors of this project.
+
+DockerLauncherError                 everything below; Hydra prints its message without a stack
+├── OptionError                     a hydra.launcher option is unknown, malformed or impossible here
+├── SourceError                     no repository, no such revision, uncommitted changes
+├── EngineError                     the engine does not answer or refused a request
+│   └── ImageError                  an image is missing, cannot be pulled or cannot be built
+├── TaskError                       the task function cannot travel into a container
+├── TrackingError                   the tracking store cannot be used from here or from a container
+└── JobError                        one job did not complete; its message tells which and why
+
+``CompactHydraException`` is what Hydra's command line shows as a message instead of a stack trace
+(HYDRA_FULL_ERROR=1 shows the stack as well).
+"""
+
+from hydra.errors import CompactHydraException
+
+
+class DockerLauncherError(CompactHydraException):
+    """Root of all errors that this launcher raises."""
+
+
+class OptionError(DockerLauncherError):
+    """A ``hydra.launcher`` option is unknown, malformed, or cannot be met on this machine."""
+
+
+class SourceError(DockerLauncherError):
+    """The code of the sweep cannot be pinned to a commit."""
+
+
+class EngineError(DockerLauncherError):
+    """The container engine does not answer, or refused a request."""
+
+
+class ImageError(EngineError):
+    """An image is missing, cannot be pulled, cannot be built, or lacks what a job needs."""
+
+
+class TaskError(DockerLauncherError):
+    """The task function cannot be taken into a container."""
+
+
+class TrackingError(DockerLauncherError):
+    """The tracking store cannot be used from here, or not from inside a container."""
+
+
+class JobError(DockerLauncherError):
+    """A job did not complete: which one, why, where its log is, and what to do next."""

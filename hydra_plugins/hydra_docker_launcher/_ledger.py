@@ -1,0 +1,43 @@
+"""Ledger: ``sweep.json``, what a sweep ran and how each job ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+
+
+class Ledger:
+    """The file ``sweep.json``. Written whole after every change, so a reader never sees half of it.
+
+    ``head`` is what holds for the whole sweep; ``update`` adds a row per job, by its number.
+    """
+
+    def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
+        self._path = path
+        self._head = dict(head)
+        self._jobs: dict[int, dict[str, Any]] = {}
+        self._lock = threading.Lock()
+
+    def update(self, number: int, **values: Any) -> None:
+        """Set values in the row of job ``number`` and write the file."""
+        with self._lock:
+            self._jobs.setdefault(number, {"job": number}).update(values)
+            self._write()
+
+    def _write(self) -> None:
+        rows = [self._jobs[number] for number in sorted(self._jobs)]
+        content = {"format": FORMAT, **self._head, "jobs": rows}
+        write_json(self._path, content)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` so that the file is at any time either the old one or the new one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

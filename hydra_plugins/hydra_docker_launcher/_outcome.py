@@ -1,0 +1,173 @@
+"""Outcome: how a job has ended, decided from what the engine and the result file say. Pure."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from ._engine import ContainerState
+from ._tracking import RunStatus
+
+MAX_RESULT = 8 * 1024 * 1024  # bytes
+
+
+class End(str, Enum):
+    """The ways a job can end."""
+
+    COMPLETED = "completed"
+    ERROR = "error"
+    EXITED = "exited"
+    OUT_OF_MEMORY = "out of memory"
+    TIMED_OUT = "timed out"
+    STOPPED = "stopped"
+    NOT_STARTED = "could not start"
+    LOST = "lost"
+
+    @property
+    def run_status(self) -> RunStatus:
+        if self is End.COMPLETED:
+            return RunStatus.FINISHED
+        return RunStatus.KILLED if self is End.STOPPED else RunStatus.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job has ended. ``cause`` says it in a sentence.
+
+    ``value`` is what the task function returned; ``not_json`` then names its type, if it arrived
+    only as its repr. ``error`` is the exception of the task function, as the worker wrote it.
+    """
+
+    end: End
+    cause: str
+    exit_code: int | None = None
+    value: Any = None
+    not_json: str | None = None
+    error: dict[str, Any] | None = None
+    warning: str | None = None
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """Return the result that the worker wrote, or None where there is none that can be trusted.
+
+    The file is the container's: a link, a device, a pipe, something huge or no JSON is no result.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(handle, "rb") as file:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_RESULT:
+            return None
+        content = file.read(MAX_RESULT + 1)
+    try:
+        result = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if len(content) > MAX_RESULT or not isinstance(result, dict):
+        return None
+    return result
+
+
+def not_started(reason: str) -> Outcome:
+    return Outcome(End.NOT_STARTED, reason)
+
+
+def stopped(reason: str, exit_code: int | None = None) -> Outcome:
+    return Outcome(End.STOPPED, reason, exit_code)
+
+
+def decide(
+    state: ContainerState | None,
+    result: dict[str, Any] | None,
+    *,
+    memory: str,
+    timed_out: str | None = None,
+    stopped_by: str | None = None,
+) -> Outcome:
+    """Return how a job has ended.
+
+    ``memory`` is its memory limit in words. ``timed_out`` and ``stopped_by`` are set where the
+    launcher itself ended the container, and say why.
+    """
+    if state is None:
+        if stopped_by:
+            return stopped(stopped_by)
+        return Outcome(
+            End.LOST,
+            "the engine no longer knows its container (removed by hand, or the engine's data is "
+            "gone)",
+        )
+    result = result or {}
+    code = state.exit_code
+    completed = result.get("outcome") == "completed"
+    if completed and code == 0:
+        return _completed(state, result)
+    if timed_out:
+        return Outcome(End.TIMED_OUT, timed_out, code)
+    if stopped_by:
+        return stopped(stopped_by, code)
+    if state.oom_killed:
+        return Outcome(
+            End.OUT_OF_MEMORY,
+            f"used all of mem_limit={memory}",
+            code,
+            error=_error(result),
+        )
+    if state.stopped:
+        return stopped("somebody stopped its container (docker stop)", code)
+    if result.get("outcome") == "error":
+        error = _error(result) or {}
+        kind, message = error.get("type", "an exception"), error.get("message", "")
+        return Outcome(
+            End.ERROR, f"raised {kind}: {message}".rstrip(": "), code, error=error or None
+        )
+    return Outcome(End.EXITED, _exit_cause(state, result, completed), code)
+
+
+def _completed(state: ContainerState, result: dict[str, Any]) -> Outcome:
+    warning = None
+    if state.oom_killed:
+        warning = "completed, but one of its processes was killed for want of memory"
+    not_json = result.get("not_json")
+    return Outcome(
+        End.COMPLETED,
+        "completed",
+        0,
+        value=result.get("value"),
+        not_json=str(not_json) if not_json is not None else None,
+        warning=warning,
+    )
+
+
+def _error(result: dict[str, Any]) -> dict[str, Any] | None:
+    error = result.get("error")
+    return error if isinstance(error, dict) else None
+
+
+def _exit_cause(state: ContainerState, result: dict[str, Any], completed: bool) -> str:
+    code = state.exit_code
+    if completed or result.get("after") == "completed":
+        return f"its task function returned, but the script then ended with exit code {code}"
+    if result.get("outcome") == "exited":
+        return f"called sys.exit({result.get('code')}) before its task function returned"
+    if state.signal is not None:
+        return f"its container was sent {_signal_name(state.signal)} from outside (docker kill)"
+    if code > 128 and _is_signal(code - 128):
+        return f"died of {_signal_name(code - 128)} (exit code {code})"
+    return f"ended with exit code {code}, without a result"
+
+
+def _is_signal(number: int) -> bool:
+    return number in {member.value for member in signal.Signals}
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(number).name if _is_signal(number) else f"signal {number}"

@@ -1,0 +1,56 @@
+"""Paths: every file and folder name that the launcher uses, on the host and in containers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+#: Folder of the launcher's own files in a container.
+CONTAINER = PurePosixPath("/hydra")
+CONFIG = CONTAINER / "config.yaml"
+JOB = CONTAINER / "job.pickle"
+WORKER = CONTAINER / "worker.py"
+LIBRARY = CONTAINER / "lib"
+HOME = CONTAINER / "home"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPaths:
+    """Files of a sweep. ``folder`` is absolute."""
+
+    folder: Path
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "sweep.json"
+
+
+@dataclass(frozen=True, slots=True)
+class JobPaths:
+    """Files of a job. ``output`` is ``hydra.runtime.output_dir``, absolute."""
+
+    output: Path
+
+    @property
+    def log(self) -> Path:
+        return self.output / "container.log"
+
+    @property
+    def private(self) -> Path:
+        return self.output / ".docker"
+
+    @property
+    def config(self) -> Path:
+        return self.private / "config.yaml"
+
+    @property
+    def job(self) -> Path:
+        return self.private / "job.pickle"
+
+    @property
+    def result(self) -> Path:
+        return self.private / "result.json"
+
+    @property
+    def container(self) -> Path:
+        return self.private / "container.json"

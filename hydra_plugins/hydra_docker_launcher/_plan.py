@@ -1,0 +1,206 @@
+"""Plan: options, commit, image and job become one frozen specification per container.
+
+Pure: no clock, no environment, no disk, no engine.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import _paths
+from ._engine import Boundary, ContainerSpec, Host, Limits, Mount
+from ._errors import OptionError
+from ._options import LABEL_PREFIX, JobOptions
+from ._paths import JobPaths
+from ._units import show_size
+
+REVISION_LABEL = "org.opencontainers.image.revision"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the launching user is, and as whom containers run.
+
+    ``container`` is ``uid:gid``, or None for the user that the image says.
+    """
+
+    name: str
+    uid: int
+    gid: int
+    container: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What all containers of a sweep share. ``image`` is the id of the image with the files."""
+
+    sweep: str
+    folder: Path
+    working_dir: Path
+    host: Host
+    image: str
+    python: str
+    commit: str
+    identity: Identity
+    #: How many containers run at once by default (for the share of memory), at least 1.
+    n_jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """The part of a job that its container depends on."""
+
+    number: int
+    name: str
+    title: str
+    output_dir: Path
+
+
+def labels(sweep: str, commit: str, user: str) -> tuple[tuple[str, str], ...]:
+    """Return the labels of everything that a sweep makes: containers and images."""
+    return (
+        (f"{LABEL_PREFIX}sweep", sweep),
+        (f"{LABEL_PREFIX}commit", commit),
+        (f"{LABEL_PREFIX}user", user),
+        (REVISION_LABEL, commit),
+    )
+
+
+def container(ground: Ground, job: JobPlan, options: JobOptions) -> ContainerSpec:
+    """Return the specification of the container of one job.
+
+    Raises ``OptionError`` for limits that the engine's machine cannot give.
+    """
+    paths = JobPaths(job.output_dir)
+    own = (
+        Mount(str(job.output_dir), str(job.output_dir)),
+        Mount(str(paths.config), str(_paths.CONFIG), read_only=True),
+        Mount(str(paths.job), str(_paths.JOB), read_only=True),
+    )
+    named = tuple(
+        Mount(volume.source, volume.target, volume.read_only, volume.named)
+        for volume in options.volumes
+    )
+    return ContainerSpec(
+        name=container_name(job.name, ground.folder.name, job.number),
+        image=ground.image,
+        command=(ground.python, str(_paths.WORKER)),
+        working_dir=str(ground.working_dir),
+        limits=limits(options, ground.host, ground.n_jobs, job.title),
+        boundary=_boundary(options, ground.identity),
+        gpus=options.gpus,
+        environment=_environment(options, ground.identity),
+        mounts=own + named,
+        labels=(
+            *options.labels,
+            *labels(ground.sweep, ground.commit, ground.identity.name),
+            (f"{LABEL_PREFIX}job", str(job.number)),
+            (f"{LABEL_PREFIX}folder", str(ground.folder)),
+        ),
+        restart=options.restart,
+        stop_grace_period=options.stop_grace_period,
+    )
+
+
+def with_run(
+    spec: ContainerSpec,
+    run_id: str | None,
+    environment: tuple[tuple[str, str], ...],
+    folders: tuple[Path, ...],
+) -> ContainerSpec:
+    """Return ``spec`` for a job that is tracked as ``run_id``. The user's own variables win."""
+    if run_id is None:
+        return spec
+    variables = {**dict(environment), **dict(spec.environment)}
+    present = {mount.target for mount in spec.mounts}
+    mounts = tuple(Mount(str(path), str(path)) for path in folders if str(path) not in present)
+    return replace(
+        spec,
+        environment=tuple(variables.items()),
+        mounts=spec.mounts + mounts,
+        labels=(*spec.labels, (f"{LABEL_PREFIX}run_id", run_id)),
+    )
+
+
+def container_name(job: str, sweep: str, number: int) -> str:
+    """Return a name such as ``train-10-00-00-0``, of the characters that Docker allows."""
+    name = re.sub(r"[^a-zA-Z0-9_.-]+", "_", f"{job}-{sweep}-{number}")
+    return name if re.match(r"[a-zA-Z0-9]", name) else f"job{name}"
+
+
+def limits(options: JobOptions, host: Host, n_jobs: int, title: str) -> Limits:
+    """Return the limits of one container, the defaults filled in from the engine's machine.
+
+    ``n_jobs`` containers get an equal share of its memory. Raises ``OptionError`` where a limit is
+    more than the machine has, or less than another limit needs.
+    """
+    if options.cpus > host.cpus:
+        raise OptionError(
+            f"{title}: hydra.launcher.cpus={options.cpus:g} is more than {host.name} has: "
+            f"{host.cpus} CPUs"
+        )
+    memory = options.mem_limit or host.memory // n_jobs
+    if memory > host.memory:
+        raise OptionError(
+            f"{title}: hydra.launcher.mem_limit={show_size(memory)} is more than {host.name} has: "
+            f"{show_size(host.memory)}"
+        )
+    swap = memory if options.memswap_limit is None else options.memswap_limit
+    if swap != -1 and swap < memory:
+        raise OptionError(
+            f"{title}: hydra.launcher.memswap_limit={show_size(swap)} is memory plus swap, so it "
+            f"cannot be less than mem_limit={show_size(memory)}"
+        )
+    return Limits(
+        cpus=options.cpus,
+        memory=memory,
+        memory_swap=swap,
+        shm_size=memory if options.shm_size is None else options.shm_size,
+        pids=options.pids_limit,
+        ulimits=options.ulimits,
+    )
+
+
+def jobs_at_once(n_jobs: int, cpus: float, host: Host) -> int:
+    """Return how many containers the memory is shared by: ``n_jobs``, or as many as have CPUs."""
+    return n_jobs if n_jobs > 0 else max(1, int(host.cpus / cpus + 1e-9))
+
+
+def _boundary(options: JobOptions, identity: Identity) -> Boundary:
+    tmpfs = dict(options.tmpfs)
+    if options.read_only and identity.container is not None:
+        tmpfs.setdefault(str(_paths.HOME), f"mode=0700,{_owner_option(identity.container)}")
+    return Boundary(
+        user=identity.container,
+        cap_add=options.cap_add,
+        cap_drop=options.cap_drop,
+        security_opt=options.security_opt,
+        read_only=options.read_only,
+        tmpfs=tuple(tmpfs.items()),
+        devices=options.devices,
+        runtime=options.runtime,
+        network_mode=options.network_mode,
+        extra_hosts=options.extra_hosts,
+        init=options.init,
+    )
+
+
+def owner(user: str) -> tuple[int, int]:
+    """Return uid and gid of ``uid:gid`` or ``uid`` (whose group is then 0, as Docker has it)."""
+    uid, _, gid = user.partition(":")
+    return int(uid), int(gid or 0)
+
+
+def _owner_option(user: str) -> str:
+    uid, gid = owner(user)
+    return f"uid={uid},gid={gid}"
+
+
+def _environment(options: JobOptions, identity: Identity) -> tuple[tuple[str, str], ...]:
+    variables = {"PYTHONUNBUFFERED": "1"}
+    if identity.container is not None:
+        # A uid that the image's passwd file does not know has no home and no name.
+        variables |= {"HOME": str(_paths.HOME), "USER": identity.name, "LOGNAME": identity.name}
+    return tuple({**variables, **dict(options.environment)}.items())

@@ -1,0 +1,217 @@
+"""Preflight: one short container tells what an image has, before job 0."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import hydra
+import omegaconf
+
+from ._engine import Boundary, ContainerSpec, Engine, Image, Limits
+from ._errors import EngineError, ImageError, OptionError
+from ._options import Gpus
+
+MAX_OUTPUT = 4 * 1024 * 1024  # characters
+PYTHONS = ("python3", "python")
+MINIMUM_PYTHON = (3, 9)
+FORMAT = 1  # of the cached files
+
+#: Runs in the image, with whatever Python it has.
+QUESTIONS = """
+import json, os, subprocess, sys
+facts = {"python": ".".join(map(str, sys.version_info[:3])), "uid": os.getuid(), "gid": os.getgid(),
+         "hydra": None, "omegaconf": None, "packages": [], "gpus": []}
+try:
+    from importlib import metadata
+    found = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"]}
+    facts["packages"] = sorted("%s==%s" % item for item in found.items())
+except ImportError:
+    pass
+try:
+    import hydra, omegaconf
+    facts["hydra"], facts["omegaconf"] = hydra.__version__, omegaconf.__version__
+except Exception as error:
+    facts["import_error"] = "%s: %s" % (type(error).__name__, error)
+try:
+    asked = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    facts["gpus"] = subprocess.check_output(asked, stderr=subprocess.DEVNULL).decode().split()
+except Exception:
+    pass
+print("\\n@facts@" + json.dumps(facts))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an image has. ``executable`` is the name of its Python, ``gpus`` the ids it could see."""
+
+    executable: str
+    python: str
+    hydra: str
+    omegaconf: str
+    uid: int
+    gid: int
+    packages: tuple[str, ...]
+    gpus: tuple[str, ...] = ()
+
+
+def inspect_image(
+    engine: Engine, image: Image, *, user: str | None, gpus: bool, runtime: str | None, cache: Path
+) -> Facts:
+    """Return what ``image`` has; asked once per image and user, then read from ``cache``.
+
+    Raises ``ImageError`` where it cannot run jobs (no Python, no hydra-core), and ``OptionError``
+    where ``gpus`` are asked for and the engine has no way to give them.
+    """
+    key = f"{image.id.removeprefix('sha256:')}-{user or 'image'}-{FORMAT}".replace(":", ".")
+    file = cache / f"{key}.json"
+    facts = None if gpus else _cached(file)
+    if facts is None:
+        facts = _ask(engine, image, user, gpus, runtime)
+        if not gpus:
+            _store(file, facts)
+    return facts
+
+
+def check_function_by_value(facts: Facts, name: str) -> None:
+    """Raise ``ImageError`` where a serialized function cannot be loaded by the image's Python."""
+    host = ".".join(platform.python_version_tuple()[:2])
+    image = ".".join(facts.python.split(".")[:2])
+    if host != image:
+        raise ImageError(
+            f"The task function {name} is in no script and cannot be imported, so it is sent by "
+            f"value; that needs the same Python on both sides, but this host has {host} and the "
+            f"image has {image}.\nPut it into a module of the repository, or use an image with "
+            f"Python {host}."
+        )
+
+
+def check_versions(facts: Facts) -> None:
+    """Raise ``ImageError`` where the config of this host cannot be read in the image."""
+    ours, theirs = _line(omegaconf.__version__), _line(facts.omegaconf)
+    if ours != theirs or _line(hydra.__version__) != _line(facts.hydra):
+        raise ImageError(
+            f"This host has hydra-core {hydra.__version__} and omegaconf {omegaconf.__version__}, "
+            f"the image has hydra-core {facts.hydra} and omegaconf {facts.omegaconf}; a config "
+            f"can only go to the same line.\nInstall hydra-core {_line(hydra.__version__)} in the "
+            "image, or the image's on this host."
+        )
+
+
+def _line(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _ask(
+    engine: Engine, image: Image, user: str | None, gpus: bool, runtime: str | None
+) -> Facts:
+    for executable in PYTHONS:
+        try:
+            code, output = engine.probe(
+                _spec(image, executable, user, gpus, runtime), MAX_OUTPUT
+            )
+        except EngineError as error:
+            if gpus and _about_gpus(str(error)):
+                raise OptionError(
+                    f"hydra.launcher.gpus: this engine cannot give a container any GPU ({error}).\n"
+                    "Install the NVIDIA Container Toolkit on its machine, or set "
+                    "hydra.launcher.gpus=0."
+                ) from error
+            if "executable file not found" in str(error) or "no such file" in str(error):
+                continue
+            raise
+        return _read(image, executable, code, output)
+    raise ImageError(
+        f"The image {image.reference} ({image.short}) has no Python: neither "
+        f"{' nor '.join(PYTHONS)} is on its PATH.\nUse an image with Python >= "
+        f"{_dotted(MINIMUM_PYTHON)} and hydra-core."
+    )
+
+
+def _about_gpus(text: str) -> bool:
+    return "device driver" in text or "nvidia" in text.lower() or "CDI" in text
+
+
+def _read(image: Image, executable: str, code: int, output: str) -> Facts:
+    text = output.rpartition("\n@facts@")[2]
+    try:
+        facts = json.loads(text)
+        python = tuple(int(part) for part in facts["python"].split(".")[:2])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ImageError(
+            f"The image {image.reference} ({image.short}): its {executable} does not run "
+            f"(exit code {code}): {output.strip()[-500:] or 'no output'}"
+        ) from None
+    if python < MINIMUM_PYTHON:
+        raise ImageError(
+            f"The image {image.reference} ({image.short}) has Python {facts['python']}; jobs need "
+            f">= {_dotted(MINIMUM_PYTHON)}"
+        )
+    if not facts["hydra"]:
+        reason = facts.get("import_error", "")
+        raise ImageError(
+            f"The image {image.reference} ({image.short}) has no hydra-core that works ({reason}).\n"
+            f"Add `RUN pip install hydra-core=={hydra.__version__}` to its Dockerfile."
+        )
+    return _facts({**facts, "executable": executable})
+
+
+def _facts(content: dict[str, object]) -> Facts:
+    packages, gpus = content.get("packages") or (), content.get("gpus") or ()
+    return Facts(
+        executable=str(content["executable"]),
+        python=str(content["python"]),
+        hydra=str(content["hydra"]),
+        omegaconf=str(content["omegaconf"]),
+        uid=int(str(content["uid"])),
+        gid=int(str(content["gid"])),
+        packages=tuple(str(item) for item in packages) if isinstance(packages, list) else (),
+        gpus=tuple(str(item) for item in gpus) if isinstance(gpus, list) else (),
+    )
+
+
+def _spec(
+    image: Image, executable: str, user: str | None, gpus: bool, runtime: str | None
+) -> ContainerSpec:
+    memory = 512 * 1024**2
+    return ContainerSpec(
+        name=f"hydra-docker-preflight-{os.getpid()}",
+        image=image.id,
+        command=(executable, "-c", QUESTIONS),
+        working_dir="/",
+        limits=Limits(cpus=1, memory=memory, memory_swap=memory, shm_size=memory, pids=256),
+        boundary=Boundary(
+            user=user,
+            cap_drop=("ALL",),
+            security_opt=("no-new-privileges:true",),
+            network_mode="none",
+            runtime=runtime,
+        ),
+        gpus=Gpus(all=gpus),
+        environment=(("HOME", "/"), ("PYTHONDONTWRITEBYTECODE", "1")),
+    )
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)
+
+
+def _cached(file: Path) -> Facts | None:
+    try:
+        return _facts(json.loads(file.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _store(file: Path, facts: Facts) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps({**asdict(facts), "packages": list(facts.packages)}))
+        partial.replace(file)
+    except OSError:
+        return  # a cache that cannot be written costs a container the next time, no more

@@ -1,0 +1,319 @@
+"""Recording: what happens to a sweep and its jobs goes to the ledger, to tracking, and to the user."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from . import _compose, _job_files, _plan, _results
+from ._compose import Job
+from ._engine import ContainerSpec, ContainerState, Host, Image
+from ._errors import TrackingError
+from ._ledger import Ledger, write_json
+from ._options import LABEL_PREFIX, SweepOptions
+from ._outcome import End, Outcome
+from ._plan import Identity
+from ._preflight import Facts
+from ._relay import Relay, reachable_url
+from ._running import RunnableJob
+from ._source import Source
+from ._tracking import JobRun, JobRunEnd, RunStatus, SweepRun, Tracker
+from ._units import show_size
+
+log = logging.getLogger("hydra_docker_launcher")
+
+#: Everything that moves the cursor or worse; colours stay.
+_ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_]|\].*?(\x07|\x1b\\))?")
+_CONTROLS = {code: None for code in (*range(9), *range(10, 27), *range(28, 32), 127)}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of a sweep before its first job starts."""
+
+    sweep: str
+    folder: Path
+    job_name: str
+    script: str
+    identity: Identity
+    host: Host
+    source: Source
+    image: Image
+    facts: Facts
+    options: SweepOptions
+
+    def ledger_head(self) -> dict[str, Any]:
+        """Return the head of ``sweep.json``. Values of variables are not in it, only names."""
+        options = self.options
+        return {
+            "sweep": self.sweep,
+            "started": _now(),
+            "user": self.identity.name,
+            "script": self.script,
+            "source": {
+                "root": str(self.source.root),
+                "commit": self.source.commit,
+                "branch": self.source.branch,
+                "remote": self.source.remote_url,
+                "left_out": list(self.source.left_out),
+            },
+            "image": {
+                "reference": self.image.reference,
+                "id": self.image.id,
+                "digest": self.image.digest,
+                "python": self.facts.python,
+                "hydra": self.facts.hydra,
+            },
+            "host": {
+                "name": self.host.name,
+                "engine": self.host.engine,
+                "cpus": self.host.cpus,
+                "memory": self.host.memory,
+            },
+            "options": {
+                "n_jobs": options.n_jobs,
+                "user": options.user,
+                "pull_policy": options.pull_policy,
+                "dirty": options.dirty,
+                "delivery": options.delivery,
+                "keep": options.keep,
+                "fail_fast": options.fail_fast,
+            },
+        }
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags of every run of the sweep."""
+        tags = {
+            "mlflow.source.name": self.script,
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.git.commit": self.source.commit,
+            "mlflow.source.git.branch": self.source.branch,
+            "mlflow.source.git.repoURL": self.source.remote_url,
+            "mlflow.docker.image.uri": self.image.digest or self.image.reference,
+            "mlflow.docker.image.id": self.image.id,
+            f"{LABEL_PREFIX}sweep": self.sweep,
+            f"{LABEL_PREFIX}folder": str(self.folder),
+            f"{LABEL_PREFIX}host": self.host.name,
+            f"{LABEL_PREFIX}engine": self.host.engine,
+            **dict(self.options.mlflow.tags),
+        }
+        return {name: value for name, value in tags.items() if value is not None}
+
+
+class SweepRecorder:
+    """Writes down one sweep. Its methods are called from the threads of the jobs."""
+
+    def __init__(self, record: Record, tracker: Tracker, ledger: Ledger) -> None:
+        self._record = record
+        self._tracker = tracker
+        self._ledger = ledger
+        self._jobs: dict[int, Job] = {}
+        self._contents: dict[int, bytes] = {}
+        self._runs: dict[int, str | None] = {}
+        self._ends: list[End] = []
+        self._relays: dict[str, tuple[str, Relay | None]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    # ---- the sweep -------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start the parent run. Raises ``TrackingError`` where the store cannot be used."""
+        mlflow = self._record.options.mlflow
+        self._tracker.open_sweep(
+            SweepRun(
+                experiment=mlflow.experiment_name or self._record.job_name,
+                name=mlflow.run_name or self._record.folder.name,
+                tags=self._record.tags(),
+                artifacts={"packages.txt": self._packages()},
+            )
+        )
+
+    def batch(self, jobs: Sequence[Job], contents: Mapping[int, bytes]) -> None:
+        """Take in the jobs that run next, with what their workers are to read."""
+        self._jobs.update({job.number: job for job in jobs})
+        self._contents.update(contents)
+        if self._closed:
+            self._tracker.reopen_sweep()
+            self._closed = False
+        for job in jobs:
+            self._ledger.update(
+                job.number,
+                overrides=list(job.overrides),
+                output_dir=str(job.output_dir),
+                outcome=None,
+            )
+
+    def close(self, status: RunStatus) -> None:
+        """Give the parent run its status, and tell the user how the batch has ended."""
+        self._closed = True
+        try:
+            self._tracker.close_sweep(status)
+        except TrackingError as error:
+            log.warning("%s", error)
+        for _, relay in self._relays.values():
+            if relay is not None:
+                relay.close()
+        self._relays.clear()
+        counts = {end: self._ends.count(end) for end in dict.fromkeys(self._ends)}
+        self._ends.clear()
+        log.info(", ".join(f"{number} {end.value}" for end, number in counts.items()) or "no job")
+
+    # ---- one job ---------------------------------------------------------------------------------
+
+    def starting(self, job: RunnableJob, spec: ContainerSpec) -> ContainerSpec:
+        """Write the job's files and start its run; return its specification with the run in it."""
+        composed = self._jobs[job.number]
+        user = spec.boundary.user or f"{self._record.facts.uid}:{self._record.facts.gid}"
+        _job_files.write(job.paths, composed.yaml, self._contents.pop(job.number), user)
+        run_id = self._tracker.open_job(self._job_run(composed, spec))
+        self._runs[job.number] = run_id
+        access = self._tracker.access()
+        environment = access.environment + self._tracker.job_environment(run_id)
+        if access.url is not None and access.url_variable is not None:
+            address = self._reachable(access.url, spec.boundary.network_mode or "bridge")
+            environment += ((access.url_variable, address),)
+        return _plan.with_run(spec, run_id, environment, access.folders)
+
+    def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
+        self._ledger.update(
+            job.number,
+            container=container,
+            name=spec.name,
+            run_id=self._runs.get(job.number),
+            started=_now(),
+        )
+
+    def output(self, job: RunnableJob, text: str) -> None:
+        """Show a line of the job's output, without what could play tricks on a terminal."""
+        line = _ESCAPES.sub("", text).translate(_CONTROLS)
+        with self._lock:
+            sys.stdout.write(f"#{job.number} | {line}\n")
+            sys.stdout.flush()
+
+    def ended(
+        self, job: RunnableJob, outcome: Outcome, container: str | None, state: ContainerState | None
+    ) -> None:
+        composed = self._jobs[job.number]
+        self._ends.append(outcome.end)
+        self._tell(composed, outcome)
+        row = {
+            "outcome": outcome.end.value,
+            "cause": outcome.cause,
+            "exit_code": outcome.exit_code,
+            "ended": _now(),
+        }
+        self._ledger.update(job.number, **row)
+        if container is not None:
+            write_json(
+                job.paths.container,
+                {
+                    "id": container,
+                    "name": job.spec.name,
+                    "image": self._record.image.id,
+                    "started_at": state.started_at if state else None,
+                    "finished_at": state.finished_at if state else None,
+                    "run_id": self._runs.get(job.number),
+                    "limits": _limits(job.spec),
+                    **row,
+                },
+            )
+        self._close_run(job, composed, outcome, container)
+
+    def _close_run(
+        self, job: RunnableJob, composed: Job, outcome: Outcome, container: str | None
+    ) -> None:
+        tags = {
+            f"{LABEL_PREFIX}outcome": outcome.end.value,
+            f"{LABEL_PREFIX}cause": outcome.cause,
+            f"{LABEL_PREFIX}container": container,
+            f"{LABEL_PREFIX}exit_code": outcome.exit_code,
+        }
+        end = JobRunEnd(
+            status=outcome.end.run_status,
+            params=_compose.flatten(composed.plain),
+            metrics=_metrics(outcome),
+            tags={name: str(value) for name, value in tags.items() if value is not None},
+            files={"container.log": job.paths.log},
+        )
+        try:
+            self._tracker.close_job(self._runs.get(job.number), end)
+        except TrackingError as error:
+            log.warning("%s", error)
+
+    def _tell(self, job: Job, outcome: Outcome) -> None:
+        if outcome.end is not End.COMPLETED:
+            log.error("%s", _results.describe(job, outcome))
+            return
+        if outcome.warning:
+            log.warning("%s %s", job.title, outcome.warning)
+        if outcome.not_json:
+            log.warning(
+                "%s returned a %s, which is no JSON value: the sweeper gets its repr. Return "
+                "numbers, strings, lists or dicts, and write anything else to the output folder.",
+                job.title,
+                outcome.not_json,
+            )
+
+    def _job_run(self, job: Job, spec: ContainerSpec) -> JobRun:
+        limits = {f"{LABEL_PREFIX}{name}": value for name, value in _limits(spec).items()}
+        return JobRun(
+            name=" ".join(job.overrides) or f"{job.name} {job.number}",
+            tags={
+                **self._record.tags(),
+                **limits,
+                f"{LABEL_PREFIX}job": str(job.number),
+                f"{LABEL_PREFIX}output_dir": str(job.output_dir),
+            },
+            artifacts={
+                "config.yaml": job.yaml,
+                "overrides.yaml": _compose.hydra_files(job)["overrides.yaml"],
+                "packages.txt": self._packages(),
+            },
+        )
+
+    def _packages(self) -> str:
+        return "".join(f"{package}\n" for package in self._record.facts.packages)
+
+    def _reachable(self, url: str, network_mode: str) -> str:
+        with self._lock:
+            if network_mode not in self._relays:
+                self._relays[network_mode] = reachable_url(
+                    url, network_mode=network_mode, gateway=self._record.host.gateway
+                )
+            return self._relays[network_mode][0]
+
+
+def _limits(spec: ContainerSpec) -> dict[str, str]:
+    limits = spec.limits
+    return {
+        "cpus": f"{limits.cpus:g}",
+        "mem_limit": show_size(limits.memory),
+        "shm_size": show_size(limits.shm_size),
+        "pids_limit": str(limits.pids),
+        "gpus": ",".join(spec.gpus.ids) or ("all" if spec.gpus.all else str(spec.gpus.count)),
+    }
+
+
+def _metrics(outcome: Outcome) -> dict[str, float]:
+    """Return a returned number as ``return_value``, a dict's numbers by their keys."""
+    value = outcome.value
+    items = value.items() if isinstance(value, dict) else [("return_value", value)]
+    return {
+        name: float(number)
+        for name, number in items
+        if isinstance(number, (int, float)) and not isinstance(number, bool)
+        if not (isinstance(number, int) and abs(number) > math.inf)
+    }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

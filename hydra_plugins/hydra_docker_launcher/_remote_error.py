@@ -1,0 +1,92 @@
+"""Remote errors: an exception that a worker wrote as JSON becomes one that can be raised here."""
+
+from __future__ import annotations
+
+import builtins
+from types import CodeType, FrameType, FunctionType, TracebackType
+from typing import Any
+
+MAX_CHAIN = 20
+
+
+def rebuild(encoded: dict[str, Any]) -> Exception | None:
+    """Return the exception, its traceback and its chain, or None where that cannot be done.
+
+    Only Python's built-in types are made again, from JSON arguments: for any other, code of the
+    container's choice would have to run here.
+    """
+    error = _rebuild(encoded, 0)
+    if error is None or not isinstance(error, Exception) or str(error) != encoded.get("message"):
+        return None
+    return error
+
+
+def _rebuild(encoded: Any, depth: int) -> BaseException | None:
+    if not isinstance(encoded, dict) or depth > MAX_CHAIN:
+        return None
+    kind = getattr(builtins, str(encoded.get("type")), None)
+    arguments = encoded.get("args")
+    if encoded.get("module") != "builtins" or not isinstance(arguments, list):
+        return None
+    if not isinstance(kind, type) or not issubclass(kind, BaseException):
+        return None
+    try:
+        error = kind(*arguments)
+    except Exception:
+        return None
+    error.__cause__ = _chained(encoded.get("cause"), depth)
+    error.__context__ = _chained(encoded.get("context"), depth)
+    for note in encoded.get("notes") or ():
+        add_note(error, str(note))
+    return error.with_traceback(_frames(encoded.get("frames")))
+
+
+def _chained(encoded: Any, depth: int) -> BaseException | None:
+    """Return an earlier exception of a chain; one of a foreign type stands as a ``RemoteError``."""
+    if not isinstance(encoded, dict):
+        return None
+    error = _rebuild(encoded, depth + 1)
+    if error is None:
+        error = RemoteError(f"{encoded.get('type')}: {encoded.get('message')}")
+        error.__traceback__ = _frames(encoded.get("frames"))
+    return error
+
+
+class RemoteError(Exception):
+    """Stands in a chain for an exception whose type exists only in the container."""
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note, as ``BaseException.add_note`` of Python 3.11 does; older ones do not show it."""
+    error.__notes__ = [*getattr(error, "__notes__", ()), note]
+
+
+def _frames(encoded: Any) -> TracebackType | None:
+    """Return a traceback of the file names, function names and lines that the worker wrote."""
+    result: TracebackType | None = None
+    if not isinstance(encoded, list):
+        return None
+    for item in reversed(encoded):
+        if not (isinstance(item, list) and len(item) == 3 and isinstance(item[2], int)):
+            return None
+        filename, name, line = str(item[0]), str(item[1]), max(1, min(item[2], 10**6))
+        result = TracebackType(result, _frame(filename, name, line), -1, line)
+    return result
+
+
+class _Raised(Exception):
+    pass
+
+
+_RAISE = compile("raise _Raised", "<container>", "exec")
+
+
+def _frame(filename: str, name: str, line: int) -> FrameType:
+    code: CodeType = _RAISE.replace(co_filename=filename, co_name=name, co_firstlineno=line)
+    try:
+        FunctionType(code, {"_Raised": _Raised})()
+    except _Raised as raised:
+        trace = raised.__traceback__
+        if trace is not None and trace.tb_next is not None:
+            return trace.tb_next.tb_frame
+    raise AssertionError("the frame above always raises")

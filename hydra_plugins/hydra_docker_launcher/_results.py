@@ -1,0 +1,82 @@
+"""Results: an outcome becomes the ``JobReturn`` that Hydra's sweepers expect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from ._compose import Job
+from ._errors import JobError
+from ._outcome import End, Outcome
+from ._paths import JobPaths
+from ._remote_error import add_note, rebuild
+
+LAST_LINES = 10
+_ADVICE = {
+    End.OUT_OF_MEMORY: "Raise hydra.launcher.mem_limit, or make the job need less.",
+    End.TIMED_OUT: "Raise hydra.launcher.timeout_min, or make the job shorter.",
+    End.LOST: "Run it again; hydra.launcher.restart makes a job go on after an outage.",
+    End.STOPPED: "Run it again when you want its result.",
+}
+
+
+def job_return(job: Job, outcome: Outcome, task_name: str) -> JobReturn:
+    """Return what Hydra's basic launcher would return for this job.
+
+    Anything but a completed job has status FAILED and an exception as its return value.
+    """
+    result = JobReturn(
+        overrides=list(job.overrides),
+        cfg=job.cfg,
+        hydra_cfg=job.hydra_cfg,
+        working_dir=str(job.working_dir),
+        task_name=task_name,
+    )
+    if outcome.end is End.COMPLETED:
+        result.status = JobStatus.COMPLETED
+        result.return_value = outcome.value
+    else:
+        result.status = JobStatus.FAILED
+        result.return_value = exception(job, outcome)
+    return result
+
+
+def exception(job: Job, outcome: Outcome) -> Exception:
+    """Return the exception of a job that did not complete.
+
+    One of Python's own types comes back as itself, its message untouched; what belongs to it stands
+    in its notes.
+    """
+    report = describe(job, outcome)
+    if outcome.end is End.ERROR and outcome.error is not None:
+        error = rebuild(outcome.error)
+        if error is not None:
+            add_note(error, report)
+            return error
+        text = str(outcome.error.get("traceback") or "").rstrip()
+        return JobError(f"{report}\n\n{text}")
+    return JobError(report)
+
+
+def describe(job: Job, outcome: Outcome) -> str:
+    """Say which job did not complete, why, where its log is, how it ends, and what to do next."""
+    paths = JobPaths(job.output_dir)
+    lines = [f"{job.title} {outcome.end.value}: {outcome.cause}"]
+    advice = _ADVICE.get(outcome.end)
+    if advice:
+        lines.append(advice)
+    if paths.log.is_file():
+        lines.append(f"Log: {paths.log}")
+        if outcome.end is not End.ERROR:
+            lines += [f"  {line}" for line in last_lines(paths.log)]
+    return "\n".join(lines)
+
+
+def last_lines(log: Path, number: int = LAST_LINES) -> list[str]:
+    """Return the end of a container's log, without the times."""
+    with log.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - 20_000))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    return [line.partition(" ")[2] for line in lines[-number:]]

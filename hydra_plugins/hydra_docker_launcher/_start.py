@@ -1,0 +1,38 @@
+"""Start: a sweep gets the real engine and the real tracker, each imported only when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from ._engine import Engine
+from ._options import SweepOptions
+from ._sweep import Sweep
+from ._tracking import NoTracker, Tracker
+
+
+def start_sweep(
+    context: HydraContext, config: DictConfig, task_function: Callable[[Any], Any]
+) -> Sweep:
+    """Return the sweep of one run of a Hydra app."""
+    return Sweep(context, config, task_function, docker_engine, tracker)
+
+
+def docker_engine() -> Engine:
+    """Connect to the Docker Engine, or raise ``EngineError``."""
+    from ._docker_engine import DockerEngine
+
+    return DockerEngine()
+
+
+def tracker(options: SweepOptions, folder: Path, user: str) -> Tracker:
+    """Return where the sweep is tracked, as ``hydra.launcher.mlflow`` says."""
+    if not options.mlflow.enabled:
+        return NoTracker()
+    from ._mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(options.mlflow.tracking_uri, folder, user)

@@ -1,0 +1,119 @@
+"""What a sweep tells a tracking system, and the seam (``Tracker``) behind which that system stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+
+class RunStatus(str, Enum):
+    """Final status of a run, in MLflow's words."""
+
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRun:
+    """What the parent run of a sweep is opened with."""
+
+    experiment: str
+    name: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    #: File name in the run's artifacts -> text.
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """What the child run of a job is opened with, before its container exists."""
+
+    name: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRunEnd:
+    """What the child run of a job is closed with, after its container has ended."""
+
+    status: RunStatus
+    #: The resolved config, flat: ``optimizer.lr`` -> value. Logged at the end, and only where the
+    #: script has not logged a param of that name itself: MLflow raises when a param changes.
+    params: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    #: File name in the run's artifacts -> file on the host (one that is missing is left out).
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAccess:
+    """What a container needs to reach the tracking store."""
+
+    #: Environment variables for every container.
+    environment: tuple[tuple[str, str], ...] = ()
+    #: Folders of the host that hold the store, to be mounted read-write at the same path.
+    folders: tuple[Path, ...] = ()
+    #: The http(s) address of the store, where it is a server; ``environment`` does not hold it
+    #: then, because what a container can reach depends on its network.
+    url: str | None = None
+    #: The name of the environment variable that takes ``url``.
+    url_variable: str | None = None
+
+
+class Tracker(Protocol):
+    """One tracking system. Methods may be called from several threads at once, except ``open_sweep``.
+
+    Every method raises ``TrackingError`` when the store does not do what it is asked for.
+    """
+
+    def open_sweep(self, sweep: SweepRun) -> str | None:
+        """Make the store usable (once, on the host), start the parent run, return its id."""
+
+    def access(self) -> StoreAccess:
+        """Tell what a container needs to reach the store. Valid after ``open_sweep``."""
+
+    def open_job(self, job: JobRun) -> str | None:
+        """Start a child run of the sweep, return its id (None: nothing is tracked)."""
+
+    def job_environment(self, run_id: str | None) -> tuple[tuple[str, str], ...]:
+        """Return the environment variables that lead a job's own logging into its run."""
+
+    def close_job(self, run_id: str | None, end: JobRunEnd) -> None:
+        """Log what the end of a job tells, and give its run the final status."""
+
+    def reopen_sweep(self) -> None:
+        """Set the parent run running again: a sweeper has sent another batch."""
+
+    def close_sweep(self, status: RunStatus) -> None:
+        """Give the parent run its status."""
+
+
+class NoTracker:
+    """Nothing is tracked (``hydra.launcher.mlflow.enabled=false``)."""
+
+    def open_sweep(self, sweep: SweepRun) -> str | None:
+        return None
+
+    def access(self) -> StoreAccess:
+        return StoreAccess()
+
+    def open_job(self, job: JobRun) -> str | None:
+        return None
+
+    def job_environment(self, run_id: str | None) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    def close_job(self, run_id: str | None, end: JobRunEnd) -> None:
+        return None
+
+    def reopen_sweep(self) -> None:
+        return None
+
+    def close_sweep(self, status: RunStatus) -> None:
+        return None

@@ -1,0 +1,55 @@
+"""Units: sizes, durations and CPU numbers, in the notation of the Compose specification."""
+
+from __future__ import annotations
+
+import re
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+
+
+def size(value: object) -> int:
+    """Return a size in bytes: ``512m``, ``2g``, ``1.5gb``, ``2147483648``.
+
+    The factor is 1024, as in Docker. Raises ``ValueError`` that says what is valid.
+    """
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None or isinstance(value, bool):
+        raise ValueError("must be a size such as 512m, 2g or 2147483648 (b, k, m, g, t; 1k = 1024)")
+    return int(float(match[1]) * _FACTORS[match[2].lower()])
+
+
+def show_size(number: int) -> str:
+    """Return bytes in the largest unit that leaves no long fraction: ``2g``, ``1.5g``, ``512m``."""
+    for unit in ("t", "g", "m", "k"):
+        amount = number / _FACTORS[unit]
+        if amount >= 1:
+            return f"{amount:.1f}".removesuffix(".0") + unit
+    return f"{number}b"
+
+
+def duration(value: object) -> float:
+    """Return seconds: ``10s``, ``1m30s``, ``500ms``, ``1h``, or a plain number of seconds.
+
+    Raises ``ValueError`` that says what is valid.
+    """
+    text = str(value).strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    match = _DURATION.fullmatch(text)
+    if match is None or not text:
+        raise ValueError("must be a time such as 10s, 1m30s, 500ms or 1h")
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def cpu_number(value: object) -> float:
+    """Return a number of CPUs, at least 0.01 (the engine's minimum)."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        raise ValueError("must be a number of CPUs such as 0.5 or 2") from None
+    if not 0.01 <= number < float("inf"):
+        raise ValueError("must be at least 0.01")
+    return number

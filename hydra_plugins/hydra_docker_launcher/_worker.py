@@ -1,0 +1,329 @@
+"""Runs one job inside its container. A single file that needs only Python >= 3.9 and hydra-core.
+
+It puts its own ``hydra.main`` in place and runs the user's script as ``__main__``; the script's
+decorator then hands over its task function, which runs with the config that the host composed. What
+came of it is written as JSON into the job's output folder: the host unpickles nothing from here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import pickle
+import runpy
+import sys
+import traceback
+import warnings
+
+JOB = "/hydra/job.pickle"
+LIBRARY = "/hydra/lib"
+MAX_VALUE = 1_000_000  # characters of a return value as JSON
+MAX_TEXT = 100_000  # characters of a message or a traceback
+MAX_FRAMES = 200
+MAX_CHAIN = 20
+
+
+class Job:
+    """What the host has sent: how to find the task function, and the config as bytes.
+
+    The config is unpickled only when the task function is known: its types may be defined in the
+    script itself.
+    """
+
+    def __init__(self, content):
+        self.kind = content["kind"]
+        self.target = content["target"]
+        self.function = content["function"]
+        self.argv = content["argv"]
+        self.path = content["path"]
+        self.task_name = content["task_name"]
+        self.version_base = content["version_base"]
+        self.config = content["config"]
+        self.hydra_files = content["hydra_files"]
+        self.result = content["result"]
+        self.final = content["final"]
+        #: What has been written as the result so far.
+        self.outcome = None
+
+
+def main():
+    with open(JOB, "rb") as file:
+        job = Job(pickle.load(file))
+    if job.final and os.path.exists(job.result):
+        # A restart policy has started the container again, but the job had come to its end.
+        sys.exit(0)
+    if os.path.lexists(job.result):
+        os.unlink(job.result)  # of an attempt before this one
+    sys.argv = list(job.argv)
+    sys.path[0:1] = job.path
+    if job.function is not None:
+        sys.path.append(LIBRARY)
+    take_over_hydra_main(job)
+    try:
+        run_target(job)
+    except SystemExit as error:
+        code = exit_code(error)
+        if job.outcome is None or (job.outcome == "completed" and code != 0):
+            write_result(job, {"outcome": "exited", "code": code, "after": job.outcome})
+        raise
+    except BaseException as error:
+        if job.outcome != "error":
+            write_error(job, error)
+        raise
+    if job.outcome is None:
+        message = "the script has ended without calling a function decorated with hydra.main"
+        write_error(job, RuntimeError(message))
+        sys.exit("error: " + message)
+
+
+def run_target(job):
+    if job.kind == "script":
+        runpy.run_path(job.target, run_name="__main__")
+    elif job.kind == "module":
+        runpy.run_module(job.target, run_name="__main__", alter_sys=True)
+    else:
+        set_version_base(job.version_base)
+        run_task(job, load_function(job))
+
+
+def load_function(job):
+    if job.function is not None:
+        return pickle.loads(job.function)
+    module, _, name = job.target.partition(":")
+    function = importlib.import_module(module)
+    for part in name.split("."):
+        function = getattr(function, part)
+    return function
+
+
+def set_version_base(version_base):
+    import hydra.version
+
+    if version_base is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            hydra.version.setbase(version_base)
+
+
+def take_over_hydra_main(job):
+    """Replace ``hydra.main``, wherever a script may import it from."""
+    import hydra
+
+    original = hydra.main
+
+    def main(*args, **kwargs):
+        with warnings.catch_warnings():
+            # What it has to say about its arguments, it has said on the host.
+            warnings.simplefilter("ignore")
+            original(*args, **kwargs)  # notes version_base
+
+        def decorator(task_function):
+            @functools.wraps(task_function)
+            def decorated_main(cfg_passthrough=None):
+                if cfg_passthrough is not None:
+                    return task_function(cfg_passthrough)
+                run_task(job, task_function, kwargs.get("execution_whitelist"))
+                return None
+
+            return decorated_main
+
+        return decorator
+
+    functools.update_wrapper(main, original)
+    hydra.main = main
+    sys.modules["hydra.main"].main = main
+
+
+def run_task(job, task_function, execution_whitelist=None):
+    """Run the task function as Hydra does in a multirun; ends the process if it fails."""
+    from hydra.core.utils import JobRuntime, run_job, setup_globals
+    from hydra.types import HydraContext
+
+    setup_globals()
+    config = pickle.loads(job.config)
+    JobRuntime.instance().set("name", job.task_name)
+    context = HydraContext(config_loader=None, callbacks=JobCallbacks(config, job))
+    if execution_whitelist is not None:
+        context.execution_whitelist = execution_whitelist
+    returned = run_job(
+        hydra_context=context,
+        task_function=task_function,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    try:
+        value = returned.return_value  # raises what the task function raised
+    except Exception as error:
+        write_error(job, error)
+        traceback.print_exception(type(error), error, frames_of_user(error.__traceback__))
+        sys.exit(1)
+    write_result(job, {"outcome": "completed", **encode_value(value)})
+
+
+class JobCallbacks:
+    """The callbacks of ``hydra.callbacks`` for the part of a job that happens here."""
+
+    def __init__(self, config, job):
+        from hydra.utils import instantiate
+        from omegaconf import OmegaConf
+
+        self.job = job
+        configured = OmegaConf.select(config, "hydra.callbacks") or {}
+        self.callbacks = [instantiate(params) for params in configured.values()]
+
+    def on_job_start(self, config, **kwargs):
+        self.write_hydra_files(config)
+        self.notify(self.callbacks, "on_job_start", config=config, **kwargs)
+
+    def on_job_end(self, config, job_return, **kwargs):
+        reverse = reversed(self.callbacks)
+        self.notify(reverse, "on_job_end", config=config, job_return=job_return, **kwargs)
+
+    def write_hydra_files(self, config):
+        """Write .hydra/*.yaml as they would be on the host: with interpolations unresolved."""
+        if config.hydra.output_subdir is None:
+            return
+        folder = os.path.join(config.hydra.runtime.output_dir, config.hydra.output_subdir)
+        for name, text in self.job.hydra_files.items():
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                file.write(text)
+
+    @staticmethod
+    def notify(callbacks, event, **kwargs):
+        for callback in callbacks:
+            try:
+                getattr(callback, event)(**kwargs)
+            except Exception as error:
+                warnings.warn(
+                    "Callback {}.{} raised {}: {}".format(
+                        type(callback).__name__, event, type(error).__name__, error
+                    ),
+                    stacklevel=2,
+                )
+
+
+# ---- the result --------------------------------------------------------------------------------
+
+
+def write_result(job, content):
+    job.outcome = content["outcome"]
+    partial = "{}.{}".format(job.result, os.getpid())
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    os.replace(partial, job.result)
+
+
+def write_error(job, error):
+    write_result(job, {"outcome": "error", "error": encode_error(error)})
+
+
+def exit_code(error):
+    """Return the exit code that ``SystemExit`` stands for, as the interpreter has it."""
+    if error.code is None:
+        return 0
+    return error.code if isinstance(error.code, int) else 1
+
+
+def encode_value(value):
+    """Return ``value`` as JSON; what cannot be, as its repr and the name of its type."""
+    try:
+        plain = to_plain(value)
+        if len(json.dumps(plain)) <= MAX_VALUE:
+            return {"value": plain}
+    except (TypeError, ValueError, RecursionError):
+        pass
+    kind = "{}.{}".format(type(value).__module__, type(value).__qualname__)
+    return {"value": safely(repr, value)[:MAX_TEXT], "not_json": kind}
+
+
+def to_plain(value):
+    if value is None or isinstance(value, (bool, str)):
+        return value if value is None else (bool(value) if isinstance(value, bool) else str(value))
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("keys of JSON objects are strings")
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if type(value).__module__.startswith("omegaconf."):
+        from omegaconf import OmegaConf
+
+        return to_plain(OmegaConf.to_container(value, resolve=True))
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return to_plain(value.item())  # a scalar of NumPy, PyTorch, JAX, …
+    raise TypeError("not a JSON value")
+
+
+def encode_error(error, depth=0, seen=()):
+    kind = type(error)
+    try:
+        args = [to_plain(item) for item in error.args]
+        if len(json.dumps(args)) > MAX_TEXT:
+            args = None
+    except Exception:
+        args = None
+    encoded = {
+        "module": kind.__module__,
+        "type": kind.__qualname__,
+        "message": safely(str, error)[:MAX_TEXT],
+        "args": args,
+        "frames": [
+            [frame.tb_frame.f_code.co_filename, frame.tb_frame.f_code.co_name, frame.tb_lineno]
+            for frame in walk(frames_of_user(error.__traceback__))
+        ],
+        "notes": [str(note)[:MAX_TEXT] for note in getattr(error, "__notes__", ())],
+    }
+    if depth == 0:
+        lines = traceback.format_exception(kind, error, frames_of_user(error.__traceback__))
+        encoded["traceback"] = "".join(lines)[-MAX_TEXT:]
+    cause = error.__cause__
+    relation = "cause"
+    if cause is None and not error.__suppress_context__:
+        cause, relation = error.__context__, "context"
+    if cause is not None and depth < MAX_CHAIN and id(cause) not in seen:
+        seen = (*seen, id(error))
+        encoded[relation] = encode_error(cause, depth + 1, seen)
+    return encoded
+
+
+def frames_of_user(frames):
+    """Leave out the frames up to Hydra's ``run_job``, or those of this file and of ``runpy``."""
+    start = frames
+    for frame in walk(frames):
+        if frame.tb_frame.f_code.co_name == "run_job":
+            return frame
+    while start is not None and is_ours(start.tb_frame.f_code.co_filename):
+        start = start.tb_next
+    return start if start is not None else frames
+
+
+def is_ours(filename):
+    return filename == __file__ or "runpy" in filename or filename.startswith("<frozen importlib")
+
+
+def walk(frames):
+    count = 0
+    while frames is not None and count < MAX_FRAMES:
+        yield frames
+        frames = frames.tb_next
+        count += 1
+
+
+def safely(function, value):
+    try:
+        return function(value)
+    except Exception as error:
+        return "<{} of {} raised {}>".format(
+            function.__name__, type(value).__name__, type(error).__name__
+        )
+
+
+if __name__ == "__main__":
+    main()

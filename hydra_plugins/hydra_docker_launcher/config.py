@@ -1,0 +1,201 @@
+"""The options of ``hydra/launcher=docker``: names, defaults, and what each one means.
+
+Where an option exists in the Compose specification, its name and format are the ones there.
+This module is imported whenever any Hydra app starts, so it imports nothing heavy. Hydra executes it
+before it is in ``sys.modules``, where ``dataclasses`` look up annotations that are strings: hence
+no ``from __future__ import annotations`` here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class BuildConf:
+    """How to build the image, always from the pinned commit (Compose: ``build``)."""
+
+    # Folder of the repository that is sent to the builder, relative to the repository's root.
+    # null: the folder of `dockerfile` if that is given, else the one of the Dockerfile that is
+    # nearest to the script (its own folder, then the parents up to the root).
+    context: Optional[str] = None
+
+    # The Dockerfile, relative to `context`. null: Dockerfile
+    dockerfile: Optional[str] = None
+
+    # The stage of a multi-stage Dockerfile to build. null: the last one
+    target: Optional[str] = None
+
+    # Build arguments. A name with a null value takes the value of the host's environment.
+    args: Dict[str, Any] = field(default_factory=dict)
+
+    # Network of the RUN instructions: default, host, none, or a network's name.
+    network: Optional[str] = None
+
+
+@dataclass
+class MlflowConf:
+    """What is recorded in MLflow."""
+
+    # false: nothing is recorded, and MLflow is not imported.
+    enabled: bool = True
+
+    # null: MLFLOW_TRACKING_URI, else MLflow's own default in the launch folder (mlflow.db).
+    tracking_uri: Optional[str] = None
+
+    # null: the job's name (hydra.job.name)
+    experiment_name: Optional[str] = None
+
+    # Name of the sweep's run; its jobs' runs are called after their overrides.
+    # null: the name of the sweep's folder
+    run_name: Optional[str] = None
+
+    # Tags for the sweep's run and for every job's run.
+    tags: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DockerLauncherConf:
+    _target_: str = "hydra_plugins.hydra_docker_launcher.docker_launcher.DockerLauncher"
+
+    # ---- What runs -------------------------------------------------------------------------------
+
+    # Image to run: a name, name:tag, name@sha256:… or an id. Resolved to an id once per sweep.
+    # null: built as `build` says, or from the Dockerfile that is nearest to the script.
+    image: Optional[str] = None
+
+    build: BuildConf = field(default_factory=BuildConf)
+
+    # When to pull `image` (or the base image of a build): always, missing, never.
+    pull_policy: str = "missing"
+
+    # Any git revision: a branch, a tag, a commit, HEAD~2.
+    commit: str = "HEAD"
+
+    # Uncommitted changes. error: refuse to start. ignore: run the commit without them, and say so.
+    # What counts: anything that would change the code. Not config YAML, not output folders.
+    dirty: str = "error"
+
+    # How the commit's files get in. copy: into the container's own file system.
+    delivery: str = "copy"
+
+    # ---- Limits of each container ----------------------------------------------------------------
+
+    # CPUs, as a decimal number.
+    cpus: float = 1.0
+
+    # Memory: 512m, 2g, 1.5g, or bytes. null: an equal share of the engine's memory for each of the
+    # jobs that can run at once.
+    mem_limit: Optional[str] = None
+
+    # Memory plus swap. null: as mem_limit, so the container cannot swap. -1: unlimited swap.
+    memswap_limit: Optional[str] = None
+
+    # Size of /dev/shm, which data loaders use. null: as mem_limit (what is in there counts as memory).
+    shm_size: Optional[str] = None
+
+    # Processes and threads. -1: unlimited
+    pids_limit: int = 4096
+
+    # GPUs: a number, all, or a list of device ids ([0,2] or [GPU-…]).
+    gpus: Any = 0
+
+    # {nofile: 65536} or {nofile: {soft: 1024, hard: 65536}}
+    ulimits: Dict[str, Any] = field(default_factory=dict)
+
+    # ---- Boundary of each container --------------------------------------------------------------
+
+    # host: the launching user's uid and gid, with a HOME and a USER. image: what the image says.
+    # Otherwise uid or uid:gid.
+    user: str = "host"
+
+    # Capabilities to add and to drop.
+    cap_add: List[str] = field(default_factory=list)
+    cap_drop: List[str] = field(default_factory=lambda: ["ALL"])
+
+    # no-new-privileges:true, seccomp=…, apparmor=…
+    security_opt: List[str] = field(default_factory=lambda: ["no-new-privileges:true"])
+
+    # true: the container's own file system cannot be written to (volumes, tmpfs and the output
+    # folder can).
+    read_only: bool = False
+
+    # Memory file systems: a list of `path` or `path:options`, for example [/tmp:size=64m].
+    tmpfs: List[str] = field(default_factory=list)
+
+    # Devices: host_path[:container_path[:rwm]]
+    devices: List[str] = field(default_factory=list)
+
+    # The OCI runtime, for example nvidia or runsc. null: the engine's default
+    runtime: Optional[str] = None
+
+    # bridge, host, none, container:…, or a network's name. null: the engine's default
+    network_mode: Optional[str] = None
+
+    # name:address, for /etc/hosts. host-gateway as an address means the host.
+    extra_hosts: List[str] = field(default_factory=list)
+
+    # true: an init process forwards signals and reaps zombies.
+    init: bool = True
+
+    # Labels for the containers, beside the launcher's own (hydra.docker.*).
+    labels: Dict[str, Any] = field(default_factory=dict)
+
+    # ---- Data and environment --------------------------------------------------------------------
+
+    # source:target[:ro]. A source with a slash is a folder or file of the host (relative to the
+    # launch folder), which must exist; one without is a named volume, which must exist too.
+    volumes: List[str] = field(default_factory=list)
+
+    # {NAME: value}, or a list of NAME=value. NAME with a null value (or a list item NAME) passes the
+    # host's value in.
+    environment: Any = field(default_factory=dict)
+
+    # A file of NAME=value lines, or a list of them. `environment` wins.
+    env_file: Any = None
+
+    # ---- How the sweep runs ----------------------------------------------------------------------
+
+    # Containers at once. -1: as many as fit by cpus, mem_limit and gpus
+    n_jobs: int = -1
+
+    # A job that runs longer is stopped, and has failed. null: no limit
+    timeout_min: Optional[float] = None
+
+    # Time between SIGTERM and SIGKILL when a job is stopped: 10s, 1m30s, or seconds.
+    stop_grace_period: str = "10s"
+
+    # Docker's restart policies: no, on-failure[:times], unless-stopped, always. With the last two a
+    # job goes on by itself after a power cut; one that has returned or raised is not run again.
+    restart: str = "no"
+
+    # true: the first job that does not complete stops the sweep.
+    fail_fast: bool = False
+
+    # true: print what would run, and start nothing.
+    dry_run: bool = False
+
+    # Containers that stay after their job: none, failed, all.
+    keep: str = "failed"
+
+    mlflow: MlflowConf = field(default_factory=MlflowConf)
+
+
+def _open_schema() -> DictConfig:
+    """Return the schema with struct=False.
+
+    That lets Hydra hand a misspelt name to the launcher, which says what was meant; Hydra by itself
+    would only say that the key is not in the struct. It also spares the user the `+` of
+    `+hydra.launcher.environment.NAME=value`.
+    """
+    schema: DictConfig = OmegaConf.structured(DockerLauncherConf)
+    for node in (schema, schema.build, schema.mlflow):
+        OmegaConf.set_struct(node, False)
+    return schema
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="docker", node=_open_schema(), provider="docker_launcher"
+)

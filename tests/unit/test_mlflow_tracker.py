@@ -1,0 +1,559 @@
+"""A sweep in a real MLflow store: SQLite files in a temporary folder, and one real server."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYetError
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from hydra_plugins.hydra_docker_launcher import _mlflow_tracker
+from hydra_plugins.hydra_docker_launcher._errors import TrackingError
+from hydra_plugins.hydra_docker_launcher._mlflow_tracker import MlflowTracker
+from hydra_plugins.hydra_docker_launcher._tracking import (
+    JobRun,
+    JobRunEnd,
+    RunStatus,
+    SweepRun,
+    Tracker,
+)
+
+SWEEP = SweepRun(
+    experiment="train",
+    name="train-10-00-00",
+    tags={"mlflow.source.name": "train.py"},
+    artifacts={"sweep.yaml": "lr: 0.1,0.2\n"},
+)
+FINISHED = JobRunEnd(RunStatus.FINISHED)
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings of the machine that the tests run on; a home without credentials."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables: they take seconds to make, and no time to copy."""
+    path = tmp_path_factory.mktemp("migrated") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, migrated: Path) -> Path:
+    """A launch folder with the default store in it."""
+    home = tmp_path / "project" / "mlflow-store"
+    home.mkdir(parents=True)
+    shutil.copy(migrated, home / "mlflow.db")
+    (home.parent / "mlflow.db").symlink_to("mlflow-store/mlflow.db")
+    return home.parent
+
+
+@pytest.fixture
+def tracker(folder: Path) -> MlflowTracker:
+    """A tracker on the default store."""
+    return MlflowTracker(None, folder, "ann")
+
+
+@pytest.fixture
+def client(folder: Path) -> MlflowClient:
+    """What ``mlflow ui`` in the launch folder would open."""
+    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+def texts(run: Run) -> dict[str, str]:
+    """Return the artifacts of a run in a local store."""
+    root = Path(run.info.artifact_uri)
+    return {str(p.relative_to(root)): p.read_text() for p in root.rglob("*") if p.is_file()}
+
+
+def close_and_get(
+    tracker: MlflowTracker, client: MlflowClient, end: JobRunEnd, run_id: str = ""
+) -> Run:
+    run_id = run_id or tracker.open_job(JobRun("job"))
+    tracker.close_job(run_id, end)
+    return client.get_run(run_id)
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(TrackingError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_is_a_tracker(tracker: MlflowTracker) -> None:
+    """It fits the seam."""
+    fits: Tracker = tracker
+    assert fits is tracker
+
+
+def test_fresh_store(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The first sweep in a folder makes the store, without a word on the console."""
+    tracker = MlflowTracker(None, tmp_path, "ann")
+
+    tracker.open_sweep(SWEEP)
+
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow-store", "mlflow.db"}
+    assert {path.name for path in (tmp_path / "mlflow-store").iterdir()} == {
+        "mlflow.db",
+        "artifacts",
+    }
+    assert capfd.readouterr() == ("", "")
+
+
+def test_two_sweeps_make_the_store_at_once(tmp_path: Path) -> None:
+    """Two processes that are launched at once into a fresh folder both get their runs."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from hydra_plugins.hydra_docker_launcher._mlflow_tracker import MlflowTracker\n"
+        "from hydra_plugins.hydra_docker_launcher._tracking import SweepRun\n"
+        "MlflowTracker(None, Path(sys.argv[1]), 'ann').open_sweep(SweepRun('train', 'sweep'))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+
+    sweeps = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+
+    assert [(sweep.communicate(timeout=60)[1], sweep.returncode) for sweep in sweeps] == [
+        ("", 0),
+        ("", 0),
+    ]
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("train")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 2
+
+
+def test_sweep_run(tracker: MlflowTracker, client: MlflowClient, folder: Path) -> None:
+    """The parent run has name, user, tags and artifacts, and runs until it is closed."""
+    run_id = tracker.open_sweep(SWEEP)
+
+    run = client.get_run(run_id)
+    assert run.info.run_name == "train-10-00-00"
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["mlflow.user"] == "ann"
+    assert run.data.tags["mlflow.source.name"] == "train.py"
+    assert texts(run) == {"sweep.yaml": "lr: 0.1,0.2\n"}
+    assert Path(run.info.artifact_uri).is_relative_to(folder / "mlflow-store/artifacts/train")
+
+    tracker.close_sweep(RunStatus.FAILED)
+    assert client.get_run(run_id).info.status == "FAILED"
+    tracker.reopen_sweep()
+    assert client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_job_run(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """A child run belongs to its sweep, and runs before its container exists."""
+    parent = tracker.open_sweep(SWEEP)
+
+    run = client.get_run(
+        tracker.open_job(JobRun("train-0", {"a": "1"}, {"config.yaml": "lr: 0.1\n"}))
+    )
+
+    assert run.info.run_name == "train-0"
+    assert run.info.status == "RUNNING"
+    assert run.info.experiment_id == client.get_run(parent).info.experiment_id
+    assert run.data.tags["mlflow.parentRunId"] == parent
+    assert run.data.tags["mlflow.user"] == "ann"
+    assert run.data.tags["a"] == "1"
+    assert texts(run) == {"config.yaml": "lr: 0.1\n"}
+
+
+def test_end_of_a_job(tracker: MlflowTracker, client: MlflowClient, tmp_path: Path) -> None:
+    """Params, metrics, tags and files are in the run; a file that is missing is left out."""
+    tracker.open_sweep(SWEEP)
+    (tmp_path / "container.log").write_text("log")
+    (tmp_path / "pip-freeze").write_text("mlflow")
+
+    run = close_and_get(
+        tracker,
+        client,
+        JobRunEnd(
+            RunStatus.KILLED,
+            params={"optimizer.lr": 0.1, "layers": [1, 2], "none": None, "empty": ""},
+            metrics={"seconds": 1.5, "nan": float("nan"), "inf": float("inf")},
+            tags={"hydra.docker.exit_code": "137"},
+            files={
+                "container.log": tmp_path / "container.log",
+                "image/packages.txt": tmp_path / "pip-freeze",
+                "changes.patch": tmp_path / "missing",
+            },
+        ),
+    )
+
+    assert run.info.status == "KILLED"
+    assert run.info.end_time >= run.info.start_time
+    assert run.data.params == {
+        "optimizer.lr": "0.1",
+        "layers": "[1, 2]",
+        "none": "None",
+        "empty": "",
+    }
+    assert run.data.metrics["seconds"] == 1.5
+    assert set(run.data.metrics) == {"seconds", "nan", "inf"}
+    assert run.data.tags["hydra.docker.exit_code"] == "137"
+    assert texts(run) == {"container.log": "log", "image/packages.txt": "mlflow"}
+
+
+def test_the_host_has_the_last_word(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """How the container ended counts, not the status that the script has set."""
+    tracker.open_sweep(SWEEP)
+    run_id = tracker.open_job(JobRun("job"))
+    client.set_terminated(run_id, "FINISHED")
+
+    run = close_and_get(tracker, client, JobRunEnd(RunStatus.FAILED), run_id)
+
+    assert run.info.status == "FAILED"
+
+
+def test_params_of_the_script_stay(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """A param that the script has logged itself keeps its value; the others are added."""
+    tracker.open_sweep(SWEEP)
+    run_id = tracker.open_job(JobRun("job"))
+    client.log_param(run_id, "lr", "from the script")
+    client.log_param(run_id, "x_0_", "also")
+
+    run = close_and_get(
+        tracker,
+        client,
+        JobRunEnd(RunStatus.FINISHED, params={"lr": 0.1, "x[0]": 1, "depth": 3}),
+        run_id,
+    )
+
+    assert run.data.params == {"lr": "from the script", "x_0_": "also", "depth": "3"}
+
+
+def test_more_than_mlflow_takes(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """Many params, long values and odd names are logged all the same; what is cut shows it."""
+    tracker.open_sweep(SWEEP)
+    many = {f"p{n}": n for n in range(250)}
+
+    run = close_and_get(
+        tracker,
+        client,
+        JobRunEnd(
+            RunStatus.FINISHED,
+            params={**many, "long": "x" * 6001, "a@b[0]=": 1},
+            tags={"long": "x" * 8001, "a@b": "odd"},
+        ),
+    )
+
+    assert len(run.data.params) == 252
+    assert run.data.params["long"] == "x" * 5993 + "… (cut)"
+    assert run.data.params["a_b_0__"] == "1"
+    assert run.data.tags["long"] == "x" * 7993 + "… (cut)"
+    assert run.data.tags["a_b"] == "odd"
+
+
+def test_what_fails_does_not_keep_the_rest(
+    tracker: MlflowTracker, client: MlflowClient, tmp_path: Path
+) -> None:
+    """A piece that fails is named in the error; the others, and the status, are logged."""
+    tracker.open_sweep(SWEEP)
+    run_id = tracker.open_job(JobRun("job"))
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    (tmp_path / "log").write_text("log")
+    end = JobRunEnd(
+        RunStatus.FAILED,
+        params={"lr": 0.1},
+        metrics={"loss": "high"},  # type: ignore[dict-item]
+        files={"a/link.txt": tmp_path / "link", "log": tmp_path / "log"},
+    )
+
+    message = refusal(lambda: tracker.close_job(run_id, end))
+
+    lines = message.splitlines()
+    assert lines[0] == f"MLflow run {run_id} (FAILED) is incomplete:"
+    assert "Could not log its metrics" in lines[1]
+    assert "could not convert string to float: 'high'" in lines[1]
+    assert lines[-1] == f"Left out the artifact a/link.txt: {tmp_path}/link is a link."
+    run = client.get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.params == {"lr": "0.1"}
+    assert texts(run) == {"log": "log"}
+
+
+def test_run_that_cannot_be_opened(
+    tracker: MlflowTracker, client: MlflowClient, folder: Path
+) -> None:
+    """A run whose artifacts cannot be written is not left running."""
+    parent = tracker.open_sweep(SWEEP)
+    experiment_id = client.get_run(parent).info.experiment_id
+    shutil.rmtree(folder / "mlflow-store" / "artifacts" / "train")
+    (folder / "mlflow-store" / "artifacts" / "train").touch()
+
+    message = refusal(lambda: tracker.open_job(JobRun("job-7", artifacts={"config.yaml": "x"})))
+
+    assert message.startswith("Could not start the run of job 'job-7' (sqlite:///")
+    runs = client.search_runs([experiment_id], "run_name = 'job-7'")
+    assert [run.info.status for run in runs] == ["FAILED"]
+
+
+def test_what_a_container_needs(tracker: MlflowTracker, folder: Path, tmp_path: Path) -> None:
+    """With this environment alone, a script's own logging lands in the run of its job."""
+    tracker.open_sweep(SWEEP)
+    run_id = tracker.open_job(JobRun("job"))
+    access = tracker.access()
+    script = (
+        "import mlflow\n"
+        "mlflow.log_metric('loss', 0.5); mlflow.log_text('hi', 'hi.txt'); mlflow.end_run()\n"
+        "print(mlflow.start_run(run_name='second').info.experiment_id)\n"
+    )
+    elsewhere = tmp_path / "container"
+    elsewhere.mkdir()
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={
+            "PATH": os.defpath,
+            **dict(access.environment),
+            **dict(tracker.job_environment(run_id)),
+        },
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert access.folders == (folder / "mlflow-store",)
+    run = MlflowClient(f"sqlite:///{folder}/mlflow.db").get_run(run_id)
+    assert run.data.metrics == {"loss": 0.5}
+    assert texts(run) == {"hi.txt": "hi"}
+    assert done.stdout.strip() == run.info.experiment_id
+    assert not list(elsewhere.iterdir())
+
+
+def test_existing_experiment(folder: Path, client: MlflowClient, tmp_path: Path) -> None:
+    """An experiment keeps the artifact folder that it has; containers get that one as well."""
+    elsewhere = tmp_path / "elsewhere" / "1"
+    client.create_experiment("train", str(elsewhere))
+    tracker = MlflowTracker(None, folder, "ann")
+
+    run = client.get_run(tracker.open_sweep(SWEEP))
+
+    assert tracker.access().folders == (folder / "mlflow-store", elsewhere)
+    assert Path(run.info.artifact_uri).is_relative_to(elsewhere)
+
+
+def test_deleted_experiment(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """A deleted experiment holds its name: the message says how to get out of that."""
+    experiment_id = client.create_experiment("train")
+    client.delete_experiment(experiment_id)
+
+    message = refusal(lambda: tracker.open_sweep(SWEEP))
+
+    assert "The MLflow experiment 'train'" in message
+    assert f"mlflow experiments restore --experiment-id {experiment_id}`" in message
+    assert "mlflow gc" in message
+    assert "hydra.launcher.mlflow.experiment_name" in message
+
+
+def test_file_that_is_no_database(folder: Path) -> None:
+    """Said at once and with the file's name, not after MLflow's minutes of trying again."""
+    (folder / "mlflow-store" / "mlflow.db").write_text("not a database, but long enough" * 100)
+
+    message = refusal(lambda: MlflowTracker(None, folder, "ann").open_sweep(SWEEP))
+
+    assert message.startswith(
+        f"Could not open the MLflow store (sqlite:///{folder}/mlflow-store/mlflow.db): "
+        "file is not a database\n"
+    )
+    assert "hydra.launcher.mlflow.enabled=false" in message
+
+
+def test_not_opened(tracker: MlflowTracker) -> None:
+    """A job before its sweep is a mistake of the caller, and said so."""
+    assert "has not been opened yet" in refusal(lambda: tracker.open_job(JobRun("job")))
+
+
+def test_without_a_run(tracker: MlflowTracker) -> None:
+    """No run id: nothing to log into, and no environment."""
+    tracker.open_sweep(SWEEP)
+
+    tracker.close_job(None, FINISHED)
+
+    assert tracker.job_environment(None) == ()
+
+
+def test_many_jobs_at_once(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """Jobs are opened and closed from several threads, and nothing is lost."""
+    parent = tracker.open_sweep(SWEEP)
+
+    def job(n: int) -> str:
+        run_id = tracker.open_job(JobRun(f"job-{n}", artifacts={"config.yaml": str(n)}))
+        end = JobRunEnd(
+            RunStatus.FINISHED, params={"n": n, "lr": 0.1}, metrics={"s": n}, tags={"exit": "0"}
+        )
+        tracker.close_job(run_id, end)
+        return run_id
+
+    with ThreadPoolExecutor(8) as threads:
+        runs = [client.get_run(run_id) for run_id in threads.map(job, range(24))]
+
+    assert [run.data.params["n"] for run in runs] == [str(n) for n in range(24)]
+    assert [run.data.metrics["s"] for run in runs] == list(range(24))
+    assert [texts(run)["config.yaml"] for run in runs] == [str(n) for n in range(24)]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs} == {parent}
+
+
+def test_locked_database(tracker: MlflowTracker, folder: Path) -> None:
+    """While a container holds the database, the host waits for it."""
+    tracker.open_sweep(SWEEP)
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as container:
+        container.execute("BEGIN EXCLUSIVE")
+        with ThreadPoolExecutor(1) as thread:
+            waiting = thread.submit(tracker.open_job, JobRun("job"))
+            with pytest.raises(NotYetError):
+                waiting.result(timeout=0.3)
+            container.rollback()
+
+            assert waiting.result(timeout=10)
+
+
+def test_no_server(folder: Path) -> None:
+    """A server that is not there: an error at once, without the password in it."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    tracker = MlflowTracker(f"http://ann:pw@127.0.0.1:{port}", folder, "ann")
+
+    message = refusal(lambda: tracker.open_sweep(SWEEP))
+
+    assert message.startswith(f"Could not open the MLflow store (http://ann:***@127.0.0.1:{port})")
+    assert "Check that the server runs" in message
+    assert "pw@" not in message
+
+
+def test_server_that_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes connections and says nothing is given up after a short time."""
+    monkeypatch.setattr(_mlflow_tracker, "_ANSWER_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        tracker = MlflowTracker(f"http://127.0.0.1:{mute.getsockname()[1]}", folder, "ann")
+
+        message = refusal(lambda: tracker.open_sweep(SWEEP))
+
+    assert "timed out" in message.lower()
+
+
+def test_no_database_server(folder: Path) -> None:
+    """The same for a database server."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    tracker = MlflowTracker(f"postgresql://ann:pw@127.0.0.1:{port}/runs", folder, "ann")
+
+    message = refusal(lambda: tracker.open_sweep(SWEEP))
+
+    assert f"(postgresql://ann:***@127.0.0.1:{port}/runs)" in message
+    assert "refused" in message.lower()
+
+
+@pytest.fixture
+def server(tmp_path: Path, migrated: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A real tracking server on loopback: its address, and how to stop it."""
+    shutil.copy(migrated, tmp_path / "server.db")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+    command += ["--artifacts-destination", str(tmp_path / "served")]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+    def stop() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+
+    watchdog = threading.Timer(60, stop)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "Application startup complete" in line:
+                break
+        else:
+            pytest.fail("".join(said))
+        yield f"http://127.0.0.1:{port}", stop
+    finally:
+        watchdog.cancel()
+        stop()
+        process.stdout and process.stdout.close()
+
+
+def test_server(
+    server: tuple[str, Callable[[], None]],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The same record on a tracking server; one that dies during a sweep is an error, in time."""
+    url, stop = server
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow" / "credentials").write_text("[mlflow]\nmlflow_tracking_username = ann\n")
+    tracker = MlflowTracker(url, folder, "ann")
+    client = MlflowClient(url)
+
+    parent = tracker.open_sweep(SWEEP)
+    run_id = tracker.open_job(JobRun("job", artifacts={"config.yaml": "lr: 1\n"}))
+    late = tracker.open_job(JobRun("late"))
+    end = JobRunEnd(
+        RunStatus.FAILED,
+        params={"x[0]": 1, "empty": "", **{f"p{n}": n for n in range(150)}},
+        metrics={"s": 1.0, "nan": float("nan"), "inf": float("inf")},
+        tags={"exit": "1"},
+        files={"log.txt": tmp_path / ".mlflow" / "credentials"},
+    )
+    run = close_and_get(tracker, client, end, run_id)
+
+    assert run.info.status == "FAILED"
+    assert run.data.tags["mlflow.parentRunId"] == parent
+    assert run.data.params["x_0_"] == "1"
+    assert len(run.data.params) == 152
+    assert set(run.data.metrics) == {"s", "nan", "inf"}
+    assert {file.path for file in client.list_artifacts(run_id)} == {"config.yaml", "log.txt"}
+    access = tracker.access()
+    assert (access.url, access.url_variable, access.folders) == (url, "MLFLOW_TRACKING_URI", ())
+    assert dict(access.environment) == {
+        "MLFLOW_TRACKING_USERNAME": "ann",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+    stop()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    message = refusal(lambda: tracker.close_job(late, end))
+    assert [line.partition(" (")[0] for line in message.splitlines() if "Could" in line] == [
+        "Could not log its params",
+        "Could not set its status",
+    ]
+    assert capfd.readouterr() == ("", "")
