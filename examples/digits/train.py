@@ -79,15 +79,16 @@ def train(  # noqa: PLR0913 (the parameters are the config)
     network = MLPClassifier(
         **layers(**model), **solver(**optimizer), batch_size=batch_size, random_state=shuffling
     )
-    for epoch in range(1, epochs + 1):
-        network.partial_fit(scaler.transform(x_train), y_train, classes=np.unique(y_train))
-        mlflow.log_metric("loss", network.loss_, step=epoch)
-        if epoch % 10 == 0 or epoch in {1, epochs}:
-            log.info("epoch %d of %d: loss %.4f", epoch, epochs, network.loss_)
-
     classifier = make_pipeline(scaler, network)
-    accuracy = float(classifier.score(x_test, y_test))
-    mlflow.log_metric("test_accuracy", accuracy)
+    # One run for each job: the one that MLFLOW_RUN_ID names, else a new one.
+    with mlflow.start_run():
+        for epoch in range(1, epochs + 1):
+            network.partial_fit(scaler.transform(x_train), y_train, classes=np.unique(y_train))
+            mlflow.log_metric("loss", network.loss_, step=epoch)
+            if epoch % 10 == 0 or epoch in {1, epochs}:
+                log.info("epoch %d of %d: loss %.4f", epoch, epochs, network.loss_)
+        accuracy = float(classifier.score(x_test, y_test))
+        mlflow.log_metric("test_accuracy", accuracy)
     log.info("test accuracy: %.4f", accuracy)
     joblib.dump(classifier, Path(HydraConfig.get().runtime.output_dir, "model.joblib"))
     return accuracy
@@ -95,11 +96,9 @@ def train(  # noqa: PLR0913 (the parameters are the config)
 
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="config")
 def main(cfg: DictConfig) -> float:
-    """Train as the config says, inside an MLflow run."""
+    """Train as the config says, and return the accuracy, which a sweeper may maximise."""
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
-    # One run for each job: the one that MLFLOW_RUN_ID names, else a new one.
-    with mlflow.start_run():
-        return train(**config.pop("data_loader"), **config.pop("training_settings"), **config)
+    return train(**config.pop("data_loader"), **config.pop("training_settings"), **config)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,9 @@ def resolve(config: DictConfig) -> tuple[DictConfig, tuple[str, ...]]:
 def _resolve_items(container: Any, unresolved: list[str]) -> None:
     if container._is_none() or container._is_missing() or container._is_interpolation():
         return
-    keys = list(container.keys()) if isinstance(container, DictConfig) else range(len(container))
+    keys: list[Any] = (
+        list(container.keys()) if isinstance(container, DictConfig) else [*range(len(container))]
+    )
     for key in keys:
         if OmegaConf.is_interpolation(container, key):
             _resolve_item(container, key, unresolved)

@@ -14,7 +14,9 @@ import docker
 import requests
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import DeviceRequest, Mount as DockerMount, Ulimit as DockerUlimit
+from docker.types import DeviceRequest
+from docker.types import Mount as DockerMount
+from docker.types import Ulimit as DockerUlimit
 from docker.utils import parse_repository_tag
 
 from ._engine import BuildRequest, ContainerSpec, ContainerState, Host, Image, Show
@@ -364,9 +366,7 @@ def _status(error: BaseException) -> int | None:
 
 
 @contextmanager
-def _engine_errors(
-    doing: str, kind: type[DockerLauncherError] = EngineError
-) -> Iterator[None]:
+def _engine_errors(doing: str, kind: type[DockerLauncherError] = EngineError) -> Iterator[None]:
     """Turn what ``docker`` raises into this project's errors: the one place that does."""
     try:
         yield

@@ -23,39 +23,9 @@ def _arguments(spec: ContainerSpec) -> Iterator[str]:
 
 
 def _options(spec: ContainerSpec) -> Iterator[tuple[str, str | None]]:
-    limits, boundary = spec.limits, spec.boundary
     yield "--workdir", spec.working_dir
-    yield "--cpus", f"{limits.cpus:g}"
-    yield "--memory", str(limits.memory)
-    yield "--memory-swap", str(limits.memory_swap)
-    yield "--shm-size", str(limits.shm_size)
-    yield "--pids-limit", str(limits.pids)
-    for ulimit in limits.ulimits:
-        yield "--ulimit", f"{ulimit.name}={ulimit.soft}:{ulimit.hard}"
-    if spec.gpus:
-        yield "--gpus", _gpus(spec)
-    if boundary.user is not None:
-        yield "--user", boundary.user
-    for option, values in (
-        ("--cap-drop", boundary.cap_drop),
-        ("--cap-add", boundary.cap_add),
-        ("--security-opt", boundary.security_opt),
-        ("--device", boundary.devices),
-    ):
-        for value in values:
-            yield option, value
-    if boundary.read_only:
-        yield "--read-only", None
-    for path, options in boundary.tmpfs:
-        yield "--tmpfs", f"{path}:{options}" if options else path
-    if boundary.runtime is not None:
-        yield "--runtime", boundary.runtime
-    if boundary.network_mode is not None:
-        yield "--network", boundary.network_mode
-    for name, address in boundary.extra_hosts:
-        yield "--add-host", f"{name}:{address}"
-    if boundary.init:
-        yield "--init", None
+    yield from _limits(spec)
+    yield from _boundary(spec)
     yield "--stop-timeout", str(max(1, round(spec.stop_grace_period)))
     times = f":{spec.restart.retries}" if spec.restart.retries else ""
     yield "--restart", spec.restart.name + times
@@ -67,6 +37,43 @@ def _options(spec: ContainerSpec) -> Iterator[tuple[str, str | None]]:
         yield "--mount", f"type={kind},source={mount.source},target={mount.target}{readonly}"
     for name, value in spec.labels:
         yield "--label", f"{name}={value}"
+
+
+def _limits(spec: ContainerSpec) -> Iterator[tuple[str, str]]:
+    limits = spec.limits
+    yield "--cpus", f"{limits.cpus:g}"
+    yield "--memory", str(limits.memory)
+    yield "--memory-swap", str(limits.memory_swap)
+    yield "--shm-size", str(limits.shm_size)
+    yield "--pids-limit", str(limits.pids)
+    for ulimit in limits.ulimits:
+        yield "--ulimit", f"{ulimit.name}={ulimit.soft}:{ulimit.hard}"
+    if spec.gpus:
+        yield "--gpus", _gpus(spec)
+
+
+def _boundary(spec: ContainerSpec) -> Iterator[tuple[str, str | None]]:
+    boundary = spec.boundary
+    for option, value in (
+        ("--user", boundary.user),
+        ("--runtime", boundary.runtime),
+        ("--network", boundary.network_mode),
+    ):
+        if value is not None:
+            yield option, value
+    for option, values in (
+        ("--cap-drop", boundary.cap_drop),
+        ("--cap-add", boundary.cap_add),
+        ("--security-opt", boundary.security_opt),
+        ("--device", boundary.devices),
+        ("--tmpfs", [f"{path}:{options}".rstrip(":") for path, options in boundary.tmpfs]),
+        ("--add-host", [f"{name}:{address}" for name, address in boundary.extra_hosts]),
+    ):
+        for value in values:
+            yield option, value
+    for option, wanted in (("--read-only", boundary.read_only), ("--init", boundary.init)):
+        if wanted:
+            yield option, None
 
 
 def _gpus(spec: ContainerSpec) -> str:

@@ -1,4 +1,4 @@
-"""What the launcher asks of a container engine: the seam (``Engine``) and the values that cross it."""
+"""Engine: the seam to a container engine (``Engine``), and the values that cross it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from ._options import Gpus, Restart, Ulimit
+from ._options import NO_GPUS, NO_RESTART, Gpus, Restart, Ulimit
 
 #: Takes one line for the user's console.
 Show = Callable[[str], None]
@@ -100,11 +100,11 @@ class ContainerSpec:
     working_dir: str
     limits: Limits
     boundary: Boundary
-    gpus: Gpus = Gpus()
+    gpus: Gpus = NO_GPUS
     environment: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
-    restart: Restart = Restart()
+    restart: Restart = NO_RESTART
     #: Seconds between SIGTERM and SIGKILL.
     stop_grace_period: float = 10.0
 

@@ -16,9 +16,9 @@ from ._options import Build, SweepOptions
 from ._source import Source
 
 NO_IMAGE = (
-    "There is no image to run the jobs in: hydra.launcher.image is not set, and commit {commit} has "
-    "no Dockerfile {where}.\nName an image (hydra.launcher.image=…), or commit a Dockerfile that "
-    "installs Python, hydra-core and what your script imports."
+    "There is no image to run the jobs in: hydra.launcher.image is not set, and commit {commit} "
+    "has no Dockerfile {where}.\nName an image (hydra.launcher.image=…), or commit a Dockerfile "
+    "that installs Python, hydra-core and what your script imports."
 )
 
 
@@ -124,8 +124,8 @@ def _pulled(engine: Engine, reference: str, policy: str, show: Show) -> Image:
         return found
     if policy == "never":
         raise ImageError(
-            f"The image {reference} is not on this engine, and pull_policy=never forbids to pull it.\n"
-            f"Pull or build it first, or set hydra.launcher.pull_policy=missing."
+            f"The image {reference} is not on this engine, and pull_policy=never forbids to pull "
+            "it.\nPull or build it first, or set hydra.launcher.pull_policy=missing."
         )
     show(f"Pulling {reference}")
     return engine.pull(reference, show)
@@ -149,7 +149,10 @@ def _built(
         labels=labels,
         pull=options.pull_policy == "always",
     )
-    with tempfile.TemporaryDirectory(prefix="hydra-docker-") as folder, tempfile.TemporaryFile() as tar:
+    with (
+        tempfile.TemporaryDirectory(prefix="hydra-docker-") as folder,
+        tempfile.TemporaryFile() as tar,
+    ):
         _source.export(source, Path(folder), recipe.folder)
         with tarfile.open(fileobj=tar, mode="w") as archive:
             archive.add(folder, arcname=".", filter=_anonymous)

@@ -86,6 +86,9 @@ class Gpus:
         return self.all or self.count > 0 or bool(self.ids)
 
 
+NO_GPUS = Gpus()
+
+
 @dataclass(frozen=True, slots=True)
 class Volume:
     """A mount that the user named. ``source`` is an absolute path, or the name of a volume."""
@@ -109,6 +112,9 @@ class Restart:
 
     name: str = "no"
     retries: int = 0
+
+
+NO_RESTART = Restart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +224,7 @@ def _job_options(read: _Reader, environ: Mapping[str, str], folder: Path) -> Job
         shm_size=read.optional("shm_size", size),
         pids_limit=read.parsed("pids_limit", _pids),
         gpus=read.parsed("gpus", _gpus),
-        ulimits=tuple(
-            read.parsed("ulimits", lambda _, n=name, v=value: _ulimit(n, v))
-            for name, value in read.mapping("ulimits").items()
-        ),
+        ulimits=read.items("ulimits", _ulimit),
         cap_add=read.texts("cap_add"),
         cap_drop=read.texts("cap_drop"),
         security_opt=read.each("security_opt", lambda item: _security_opt(item, folder)),
@@ -260,6 +263,10 @@ class _Reader:
 
     def each(self, name: str, parse_item: Callable[[str], T]) -> tuple[T, ...]:
         return tuple(self._convert(name, item, parse_item) for item in self.texts(name))
+
+    def items(self, name: str, parse_item: Callable[[str, Any], T]) -> tuple[T, ...]:
+        pairs = self.mapping(name).items()
+        return tuple(self._convert(name, pair, lambda p: parse_item(*p)) for pair in pairs)
 
     def text(self, name: str) -> str | None:
         value = self._node.get(name)
@@ -310,13 +317,13 @@ class _Reader:
         for key, item in items:
             if not key or "=" in key or "\0" in key:
                 raise self.wrong(name, key, "is not a name")
-            if item is None and environ is not None:
-                item = environ.get(key)
-                if item is None:
-                    continue
-            if isinstance(item, (Mapping, list)):
-                raise self.wrong(f"{name}.{key}", item, "must be a single value")
-            result.append((key, _scalar(item)))
+            inherited = item is None and environ is not None
+            found = (environ or {}).get(key) if inherited else item
+            if inherited and found is None:
+                continue
+            if isinstance(found, (Mapping, list)):
+                raise self.wrong(f"{name}.{key}", found, "must be a single value")
+            result.append((key, _scalar(found)))
         return tuple(result)
 
     def choice(self, name: str, valid: tuple[str, ...]) -> str:
@@ -474,7 +481,9 @@ def _volume(item: str, folder: Path) -> Volume:
         return Volume(source, target, read_only, named=True)
     path = folder / Path(source).expanduser()
     if not path.exists():
-        raise ValueError(f"{path} does not exist on this host; create it first, or correct the path")
+        raise ValueError(
+            f"{path} does not exist on this host; create it first, or correct the path"
+        )
     return Volume(str(path.resolve()), target, read_only, named=False)
 
 
@@ -512,9 +521,7 @@ def _environment(
     return tuple(variables.items())
 
 
-def _env_line(
-    read: _Reader, place: str, line: str, environ: Mapping[str, str]
-) -> dict[str, str]:
+def _env_line(read: _Reader, place: str, line: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Read one line of an env_file, as ``docker run --env-file`` does: no quotes, no expansion."""
     if not line or line.startswith("#"):
         return {}

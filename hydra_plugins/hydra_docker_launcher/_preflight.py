@@ -47,7 +47,7 @@ print("\\n@facts@" + json.dumps(facts))
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What an image has. ``executable`` is the name of its Python, ``gpus`` the ids it could see."""
+    """What an image has: the name of its Python, versions, and the ids of the GPUs it sees."""
 
     executable: str
     python: str
@@ -106,14 +106,10 @@ def _line(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def _ask(
-    engine: Engine, image: Image, user: str | None, gpus: bool, runtime: str | None
-) -> Facts:
+def _ask(engine: Engine, image: Image, user: str | None, gpus: bool, runtime: str | None) -> Facts:
     for executable in PYTHONS:
         try:
-            code, output = engine.probe(
-                _spec(image, executable, user, gpus, runtime), MAX_OUTPUT
-            )
+            code, output = engine.probe(_spec(image, executable, user, gpus, runtime), MAX_OUTPUT)
         except EngineError as error:
             if gpus and _about_gpus(str(error)):
                 raise OptionError(
@@ -154,8 +150,8 @@ def _read(image: Image, executable: str, code: int, output: str) -> Facts:
     if not facts["hydra"]:
         reason = facts.get("import_error", "")
         raise ImageError(
-            f"The image {image.reference} ({image.short}) has no hydra-core that works ({reason}).\n"
-            f"Add `RUN pip install hydra-core=={hydra.__version__}` to its Dockerfile."
+            f"The image {image.reference} ({image.short}) has no hydra-core that works "
+            f"({reason}).\nAdd `RUN pip install hydra-core=={hydra.__version__}` to its Dockerfile."
         )
     return _facts({**facts, "executable": executable})
 

@@ -1,4 +1,4 @@
-"""Recording: what happens to a sweep and its jobs goes to the ledger, to tracking, and to the user."""
+"""Recording: what happens to a sweep goes to the ledger, to tracking, and to the user."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger("hydra_docker_launcher")
 
 #: Everything that moves the cursor or worse; colours stay.
 _ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_]|\].*?(\x07|\x1b\\))?")
-_CONTROLS = {code: None for code in (*range(9), *range(10, 27), *range(28, 32), 127)}
+_CONTROLS = dict.fromkeys((*range(9), *range(10, 27), *range(28, 32), 127))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,11 @@ class SweepRecorder:
             sys.stdout.flush()
 
     def ended(
-        self, job: RunnableJob, outcome: Outcome, container: str | None, state: ContainerState | None
+        self,
+        job: RunnableJob,
+        outcome: Outcome,
+        container: str | None,
+        state: ContainerState | None,
     ) -> None:
         composed = self._jobs[job.number]
         self._ends.append(outcome.end)

@@ -32,7 +32,7 @@ def _rebuild(encoded: Any, depth: int) -> BaseException | None:
         return None
     try:
         error = kind(*arguments)
-    except Exception:
+    except Exception:  # noqa: BLE001  (whatever a constructor does with arguments not its own)
         return None
     error.__cause__ = _chained(encoded.get("cause"), depth)
     error.__context__ = _chained(encoded.get("context"), depth)
@@ -58,7 +58,8 @@ class RemoteError(Exception):
 
 def add_note(error: BaseException, note: str) -> None:
     """Add a note, as ``BaseException.add_note`` of Python 3.11 does; older ones do not show it."""
-    error.__notes__ = [*getattr(error, "__notes__", ()), note]
+    notes = [*getattr(error, "__notes__", ()), note]
+    error.__notes__ = notes  # type: ignore[attr-defined, unused-ignore]
 
 
 def _frames(encoded: Any) -> TracebackType | None:
@@ -74,18 +75,18 @@ def _frames(encoded: Any) -> TracebackType | None:
     return result
 
 
-class _Raised(Exception):
+class _RaisedError(Exception):
     pass
 
 
-_RAISE = compile("raise _Raised", "<container>", "exec")
+_RAISE = compile("raise _RaisedError", "<container>", "exec")
 
 
 def _frame(filename: str, name: str, line: int) -> FrameType:
     code: CodeType = _RAISE.replace(co_filename=filename, co_name=name, co_firstlineno=line)
     try:
-        FunctionType(code, {"_Raised": _Raised})()
-    except _Raised as raised:
+        FunctionType(code, {"_RaisedError": _RaisedError})()
+    except _RaisedError as raised:
         trace = raised.__traceback__
         if trace is not None and trace.tb_next is not None:
             return trace.tb_next.tb_frame

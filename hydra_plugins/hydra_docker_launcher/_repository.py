@@ -73,7 +73,7 @@ def own_environment() -> Iterator[None]:
 
 
 class Answer(NamedTuple):
-    """How a git command ended, and what it printed: as one line, as lines, or with ``-z``."""
+    """How a git command ended, and what it printed."""
 
     status: int
     out: str
@@ -81,14 +81,17 @@ class Answer(NamedTuple):
 
     @property
     def line(self) -> str:
+        """The output of a command that prints one line."""
         return self.out.removesuffix("\n")
 
     @property
     def lines(self) -> list[str]:
+        """The output of a command that prints names which have no line breaks."""
         return self.out.split("\n")[:-1]
 
     @property
     def fields(self) -> list[str]:
+        """The output of a command with ``-z``."""
         return self.out.split("\0")[:-1]
 
 

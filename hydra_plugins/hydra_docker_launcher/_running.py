@@ -49,7 +49,11 @@ class Recorder(Protocol):
         """Show one line of the job's output."""
 
     def ended(
-        self, job: RunnableJob, outcome: Outcome, container: str | None, state: ContainerState | None
+        self,
+        job: RunnableJob,
+        outcome: Outcome,
+        container: str | None,
+        state: ContainerState | None,
     ) -> None:
         """Write down how the job has ended."""
 
@@ -119,7 +123,7 @@ class _Running:
             state = self._to_its_end()
         except DockerLauncherError as error:
             self._give_up(str(error))
-        except Exception as error:  # nothing of a job may be lost with its thread
+        except Exception as error:  # noqa: BLE001  (nothing of a job may be lost with its thread)
             self._give_up(f"{type(error).__name__}: {error}")
         try:
             self._recorder.ended(self.job, self.outcome, self._container, state)
@@ -251,9 +255,7 @@ class _Scheduler:
 
     def _start(self, job: RunnableJob) -> None:
         spec = self._capacity.take(job.number, job.spec)
-        running = _Running(
-            job, spec, self._engine, self._recorder, self._keep, self._events.put
-        )
+        running = _Running(job, spec, self._engine, self._recorder, self._keep, self._events.put)
         self._running[job.number] = running
         running.start()
 

@@ -17,8 +17,20 @@ from hydra.core.utils import JobReturn, JobRuntime
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from . import _compose, _delivery, _dry_run, _image, _job_files, _options, _plan, _preflight
-from . import _results, _running, _source, _task
+from . import (
+    _compose,
+    _delivery,
+    _dry_run,
+    _image,
+    _job_files,
+    _options,
+    _plan,
+    _preflight,
+    _results,
+    _running,
+    _source,
+    _task,
+)
 from ._capacity import Capacity
 from ._compose import Job
 from ._engine import Engine, Host, Image
@@ -74,7 +86,7 @@ class Sweep:
         self._make_tracker = make_tracker
         self._engine: Engine | None = None
         self._pinned: _Pinned | None = None
-        self.id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        self.id = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         self.folder = Path(os.path.abspath(str(config.hydra.sweep.dir)))
         self.working_dir = Path.cwd()
 
@@ -107,7 +119,7 @@ class Sweep:
             parsed.append(options)
         sweep = self._pinned.options if self._pinned else parsed[0].sweep
         first = self._pinned.first if self._pinned else jobs[0].title
-        for job, options in zip(jobs, parsed):
+        for job, options in zip(jobs, parsed, strict=True):
             for name in _options.SWEEP_WIDE:
                 one, other = getattr(sweep, name), getattr(options.sweep, name)
                 if one != other:
@@ -178,8 +190,8 @@ class Sweep:
         if pinned.task.function is not None:
             _preflight.check_function_by_value(facts, pinned.task.target)
             log.warning(
-                "The task function %s is in no script and in no module: it is sent by value, and is "
-                "not part of commit %s",
+                "The task function %s is in no script and in no module: it is sent by value, and "
+                "is not part of commit %s",
                 pinned.task.target,
                 source.commit[:12],
             )
@@ -270,12 +282,10 @@ class Sweep:
                 paths=JobPaths(job.output_dir),
                 timeout=option.job.timeout,
             )
-            for job, option in zip(jobs, options)
+            for job, option in zip(jobs, options, strict=True)
         ]
 
-    def _show_plan(
-        self, pinned: _Pinned, jobs: Sequence[Job], options: Sequence[Options]
-    ) -> None:
+    def _show_plan(self, pinned: _Pinned, jobs: Sequence[Job], options: Sequence[Options]) -> None:
         script = _task.running_script(self._task_function)
         image = _image.describe(pinned.options, pinned.source, script)
         print(f"# commit {pinned.source.commit} of {pinned.source.root}")
@@ -294,7 +304,7 @@ class Sweep:
         task_name = JobRuntime.instance().get("name")
         contents = {
             job.number: _job_files.content(job, pinned.task, task_name, plan.spec.restart.name)
-            for job, plan in zip(jobs, plans)
+            for job, plan in zip(jobs, plans, strict=True)
         }
         recorder.batch(jobs, contents)
         for job in jobs:
@@ -321,7 +331,8 @@ class Sweep:
         finally:
             recorder.close(status)
         return [
-            _results.job_return(job, outcome, task_name) for job, outcome in zip(jobs, outcomes)
+            _results.job_return(job, outcome, task_name)
+            for job, outcome in zip(jobs, outcomes, strict=True)
         ]
 
     @staticmethod
@@ -354,8 +365,3 @@ def _cloudpickle_folder() -> Path:
     import cloudpickle
 
     return Path(cloudpickle.__file__).parent
-
-
-def now() -> str:
-    """Return the time as RFC 3339 in UTC."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -68,10 +68,9 @@ def describe(task_function: Callable[[Any], Any], script: Path | None, root: Pat
 
 
 def _called_by_hydra_main() -> bool:
-    import hydra.main
 
     file = sys.modules["hydra.main"].__file__
-    frame: FrameType | None = sys._getframe()
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  (inspect.stack() reads every source file)
     while frame is not None:
         if frame.f_code.co_name == "decorated_main" and frame.f_code.co_filename == file:
             return True

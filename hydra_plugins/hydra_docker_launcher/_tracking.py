@@ -1,4 +1,4 @@
-"""What a sweep tells a tracking system, and the seam (``Tracker``) behind which that system stands."""
+"""Tracking: the seam to a tracking system (``Tracker``), and what a sweep tells it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class StoreAccess:
 
 
 class Tracker(Protocol):
-    """One tracking system. Methods may be called from several threads at once, except ``open_sweep``.
+    """One tracking system. Methods but ``open_sweep`` may be called from several threads at once.
 
     Every method raises ``TrackingError`` when the store does not do what it is asked for.
     """

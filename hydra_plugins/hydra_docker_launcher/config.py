@@ -1,9 +1,9 @@
 """The options of ``hydra/launcher=docker``: names, defaults, and what each one means.
 
 Where an option exists in the Compose specification, its name and format are the ones there.
-This module is imported whenever any Hydra app starts, so it imports nothing heavy. Hydra executes it
-before it is in ``sys.modules``, where ``dataclasses`` look up annotations that are strings: hence
-no ``from __future__ import annotations`` here.
+This module is imported whenever any Hydra app starts, so it imports nothing heavy. Hydra executes
+it before it is in ``sys.modules``, where ``dataclasses`` look up annotations that are strings:
+hence no ``from __future__ import annotations`` here.
 """
 
 from dataclasses import dataclass, field
@@ -93,7 +93,7 @@ class DockerLauncherConf:
     # Memory plus swap. null: as mem_limit, so the container cannot swap. -1: unlimited swap.
     memswap_limit: Optional[str] = None
 
-    # Size of /dev/shm, which data loaders use. null: as mem_limit (what is in there counts as memory).
+    # Size of /dev/shm, which data loaders use (it counts as memory). null: as mem_limit.
     shm_size: Optional[str] = None
 
     # Processes and threads. -1: unlimited
@@ -149,8 +149,7 @@ class DockerLauncherConf:
     # launch folder), which must exist; one without is a named volume, which must exist too.
     volumes: List[str] = field(default_factory=list)
 
-    # {NAME: value}, or a list of NAME=value. NAME with a null value (or a list item NAME) passes the
-    # host's value in.
+    # {NAME: value}, or a list of NAME=value. A name without a value passes the host's value in.
     environment: Any = field(default_factory=dict)
 
     # A file of NAME=value lines, or a list of them. `environment` wins.

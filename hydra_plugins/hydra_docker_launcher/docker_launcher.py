@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class DockerLauncher(Launcher):
     """Runs every job of a sweep in a Docker container of its own."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:  # noqa: ARG002
         """Take ``hydra.launcher``. The options are read again, job by job, in ``launch``."""
         super().__init__()
         self._config: DictConfig | None = None

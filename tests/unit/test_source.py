@@ -47,7 +47,7 @@ class GitRepository:
         return file
 
     def commit(self, **texts: str) -> str:
-        """Commit files, named by keyword with ``__`` for ``.``, beside all that is in the folder."""
+        """Commit all that is in the folder, and files by keyword, with ``__`` for the dot."""
         for name, text in texts.items():
             self.write(name.replace("__", "."), text)
         self.git("add", "--all")
@@ -154,7 +154,7 @@ class TestPin:
         assert pin_at(link).root == repo.root
 
     def test_revisions(self, repo: GitRepository) -> None:
-        """A revision is whatever git understands: branch, tag, annotated tag, short id, ancestor."""
+        """A revision is what git understands: branch, tag, annotated tag, short id, ancestor."""
         first = repo.git("rev-parse", "HEAD")
         repo.git("tag", "light")
         repo.git("tag", "--annotate", "annotated", "--message", "a release")
@@ -348,7 +348,7 @@ class TestNoSuchSource:
     def test_ambiguous_id(self, repo: GitRepository) -> None:
         """A short id of several commits is refused, and git lists them."""
         stream = "".join(
-            f"commit refs/heads/many\ncommitter A <a@example.org> {COMMIT_TIME + i} +0000\ndata 0\n\n"
+            f"commit refs/heads/many\ncommitter A <a@b> {COMMIT_TIME + i} +0000\ndata 0\n\n"
             for i in range(1200)
         )
         command = ("git", "fast-import", "--quiet")
@@ -506,7 +506,8 @@ class TestSubmoduleChanges:
         repo.commit()
         return GitRepository(repo.root / "libs" / "library")
 
-    def test_clean(self, repo: GitRepository, library: GitRepository) -> None:
+    @pytest.mark.usefixtures("library")
+    def test_clean(self, repo: GitRepository) -> None:
         """A submodule as it was committed is no change."""
         assert pin_at(repo.root).left_out == ()
 
@@ -553,9 +554,8 @@ class TestSubmoduleChanges:
         shutil.rmtree(library.root)
         assert listed_changes(repo) == ["submodule: libs/library"]
 
-    def test_not_initialised(
-        self, repo: GitRepository, library: GitRepository, tmp_path: Path
-    ) -> None:
+    @pytest.mark.usefixtures("library")
+    def test_not_initialised(self, repo: GitRepository, tmp_path: Path) -> None:
         """A submodule that was never checked out is no change."""
         repo.git("clone", "--quiet", str(repo.root), str(tmp_path / "clone"))
         assert pin_at(tmp_path / "clone").left_out == ()
@@ -821,7 +821,7 @@ class TestExport:
             "Dockerfile": b"FROM a\n",
             "etc/a.txt": b"a\r\n",
         }
-        assert sorted(os.listdir(tmp_path / "out")) == ["Dockerfile", "etc"]
+        assert {child.name for child in (tmp_path / "out").iterdir()} == {"Dockerfile", "etc"}
 
     def test_missing_folder(self, repo: GitRepository, tmp_path: Path) -> None:
         """A folder that the commit does not have is named."""
@@ -875,6 +875,13 @@ class TestExport:
         assert result["data/small.bin"] == b"committed as it is"
 
 
+IN_SUBMODULES = {
+    "libs/library/core.py": b"x = 1\n",
+    "libs/library/notes.txt": b"a\r\n",
+    "libs/library/inner/deep.py": b"deep = 1\n",
+}
+
+
 class TestExportOfSubmodules:
     @pytest.fixture
     def nested(self, repo: GitRepository, tmp_path: Path) -> GitRepository:
@@ -891,12 +898,6 @@ class TestExportOfSubmodules:
         repo.commit()
         return repo
 
-    FILES = {
-        "libs/library/core.py": b"x = 1\n",
-        "libs/library/notes.txt": b"a\r\n",
-        "libs/library/inner/deep.py": b"deep = 1\n",
-    }
-
     def code(self, source: Source, destination: Path, folder: str = "") -> dict[str, bytes | str]:
         """What is exported, but for git's own files."""
         everything = exported(source, destination, folder)
@@ -909,7 +910,7 @@ class TestExportOfSubmodules:
         assert self.code(source, tmp_path / "out") == {
             "train.py": b"print('hello')\n",
             "model.py": b"layers = 2\n",
-            **self.FILES,
+            **IN_SUBMODULES,
         }
         assert files(source) == {".gitmodules", "train.py", "model.py"}
         assert folder_id(source, "libs/library") is None
@@ -917,7 +918,7 @@ class TestExportOfSubmodules:
     def test_folder(self, nested: GitRepository, tmp_path: Path) -> None:
         """Submodules below an exported folder lie where they lie in it."""
         assert self.code(pin_at(nested.root), tmp_path / "out", "libs") == {
-            name.removeprefix("libs/"): text for name, text in self.FILES.items()
+            name.removeprefix("libs/"): text for name, text in IN_SUBMODULES.items()
         }
 
     def test_without_a_working_tree(self, nested: GitRepository, tmp_path: Path) -> None:
@@ -929,7 +930,7 @@ class TestExportOfSubmodules:
         assert self.code(pin_at(nested.root, "with-library"), tmp_path / "out") == {
             "train.py": b"print('hello')\n",
             "model.py": b"layers = 2\n",
-            **self.FILES,
+            **IN_SUBMODULES,
         }
 
     def test_in_a_worktree(self, nested: GitRepository, tmp_path: Path) -> None:
@@ -938,7 +939,7 @@ class TestExportOfSubmodules:
         assert self.code(pin_at(tmp_path / "side"), tmp_path / "out") == {
             "train.py": b"print('hello')\n",
             "model.py": b"layers = 2\n",
-            **self.FILES,
+            **IN_SUBMODULES,
         }
 
     def test_not_here(self, nested: GitRepository, tmp_path: Path) -> None:
