@@ -10,7 +10,7 @@ import io
 import re
 import tarfile
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from . import _paths, _source
 from ._engine import Engine, Image
@@ -33,67 +33,64 @@ def deliver(
     """Return ``image`` with the commit's files at the repository's own path.
 
     They belong to ``user`` (``uid:gid``; None: to root). ``library`` is a Python package that the
-    worker needs beside Hydra. The new image's name tells job and commit in ``docker ps``.
+    worker needs beside Hydra. The new image's name tells job and commit. Raises ``ImageError``
+    where the image has other files at that path already: the job would see a mixture.
     """
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
-            _Writer(archive, user, _source.commit_time(source)).write(source, working_dir, library)
+            writer = _Writer(archive, user, _source.commit_time(source))
+            writer.own_files(library)
+            writer.commit(source)
+            writer.launch_folder(source, working_dir)
         file.seek(0)
-        return engine.add_layer(
-            image.id, file, f"{_repository(name)}:{source.commit[:12]}-{sweep[-6:]}", dict(labels)
-        )
+        tag = f"{_repository(name)}:{source.commit[:12]}-{sweep[-6:]}"
+        return engine.add_layer(image.id, file, tag, dict(labels), fresh=str(source.root))
 
 
 class _Writer:
+    """Writes the archive. What belongs to the launcher is root's, the rest is the user's."""
+
     def __init__(self, archive: tarfile.TarFile, user: str | None, time: int) -> None:
         self._archive = archive
         self._owner = owner(user) if user is not None else (0, 0)
         self._time = time
 
-    def write(self, source: Source, working_dir: Path, library: Path | None) -> None:
-        self._folder(str(_paths.CONTAINER), 0o755)
+    def own_files(self, library: Path | None) -> None:
+        content = Path(__file__).with_name("_worker.py").read_bytes()
+        worker = tarfile.TarInfo(str(_paths.WORKER).lstrip("/"))
+        worker.size = len(content)
+        worker.mode = 0o644
+        worker.mtime = self._time
+        self._archive.addfile(worker, io.BytesIO(content))
         self._folder(str(_paths.HOME), 0o700)
-        self._file(str(_paths.WORKER), Path(__file__).with_name("_worker.py").read_bytes())
-        if library is not None:
-            self._add(library, f"{_paths.LIBRARY}/{library.name}")
+        for path in sorted(library.glob("*.py")) if library is not None else ():
+            self._archive.add(path, f"{_paths.LIBRARY}/{path.parent.name}/{path.name}".lstrip("/"))
+
+    def commit(self, source: Source) -> None:
         with tempfile.TemporaryDirectory(prefix="hydra-docker-") as folder:
             _source.export(source, Path(folder))
-            self._add(Path(folder), str(source.root))
-        if source.root in working_dir.parents:
-            # The launch folder may hold no file of the commit, but the job starts in it.
-            relative = working_dir.relative_to(source.root)
-            tracked = {Path(name) for name in _source.files(source)}
-            for part in reversed((relative, *relative.parents[:-1])):
-                if not any(part in path.parents for path in tracked):
-                    self._folder(str(source.root / part), 0o755)
+            Path(folder).chmod(0o755)
+            self._archive.add(folder, str(source.root).lstrip("/"), filter=self._owned)
 
-    def _add(self, path: Path, name: str) -> None:
-        self._archive.add(path, arcname=name.lstrip("/"), filter=self._owned)
-
-    def _owned(self, entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        if "__pycache__" in entry.name:
-            return None
-        entry.uid, entry.gid = self._owner
-        entry.uname = entry.gname = ""
-        entry.mtime = self._time
-        if entry.isdir():
-            entry.mode = 0o755
-        return entry
+    def launch_folder(self, source: Source, working_dir: Path) -> None:
+        """Make the launch folder, which may hold no file of the commit, and its parents."""
+        if source.root not in working_dir.parents:
+            return
+        tracked = {parent for name in _source.files(source) for parent in PurePath(name).parents}
+        relative = working_dir.relative_to(source.root)
+        for part in reversed((relative, *relative.parents[:-1])):
+            if part not in tracked:
+                self._folder(str(source.root / part), 0o755)
 
     def _folder(self, name: str, mode: int) -> None:
         entry = tarfile.TarInfo(name.lstrip("/"))
         entry.type = tarfile.DIRTYPE
         entry.mode = mode
-        self._archive.addfile(self._placed(entry))
+        self._archive.addfile(self._owned(entry))
 
-    def _file(self, name: str, content: bytes) -> None:
-        entry = tarfile.TarInfo(name.lstrip("/"))
-        entry.size = len(content)
-        entry.mode = 0o644
-        self._archive.addfile(self._placed(entry), io.BytesIO(content))
-
-    def _placed(self, entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    def _owned(self, entry: tarfile.TarInfo) -> tarfile.TarInfo:
         entry.uid, entry.gid = self._owner
+        entry.uname = entry.gname = ""
         entry.mtime = self._time
         return entry
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import secrets
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -123,17 +125,33 @@ class DockerEngine:
         return image
 
     def add_layer(
-        self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str]
+        self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str], *, fresh: str
     ) -> Image:
         name, _, version = tag.partition(":")
         with _engine_errors("put the commit's files on top of the image", ImageError):
             carrier = self._api.create_container(image, command=["-"], labels=dict(labels))["Id"]
             try:
+                if not self._is_fresh(carrier, fresh):
+                    raise ImageError(
+                        f"The image has files at {fresh} already, which would mix with the "
+                        "commit's.\nLeave them out of the image (its code comes from the commit), "
+                        "or clone the repository to another path."
+                    )
                 self._api.put_archive(carrier, "/", archive)
                 made = self._api.commit(carrier, repository=name, tag=version, pause=False)
             finally:
                 self._api.remove_container(carrier, v=True, force=True)
         return Image(id=made["Id"], reference=tag)
+
+    def _is_fresh(self, container: str, path: str) -> bool:
+        """Tell whether there is nothing at ``path``, or only an empty folder (a WORKDIR)."""
+        try:
+            stream, _ = self._api.get_archive(container, path)
+        except NotFound:
+            return True
+        with tarfile.open(fileobj=_Chunks(stream), mode="r|") as archive:
+            first, second = archive.next(), archive.next()
+        return first is not None and first.isdir() and second is None
 
     def remove_image(self, image: str) -> None:
         try:
@@ -275,6 +293,24 @@ class DockerEngine:
             # 409: a removal is under way already.
             if not isinstance(error.__cause__, NotFound) and _status(error) != 409:
                 raise
+
+
+class _Chunks(io.RawIOBase):
+    """A stream of chunks as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, size: int = -1) -> bytes:
+        while size < 0 or len(self._rest) < size:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            self._rest += chunk
+        end = len(self._rest) if size < 0 else size
+        result, self._rest = self._rest[:end], self._rest[end:]
+        return result
 
 
 def _connect() -> docker.DockerClient:

@@ -145,9 +145,12 @@ class Engine(Protocol):
         """Build an image from a context (a tar archive), showing the builder's output."""
 
     def add_layer(
-        self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str]
+        self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str], *, fresh: str
     ) -> Image:
-        """Return a new image: ``image`` with the files of a tar archive on top."""
+        """Return a new image: ``image`` with the files of a tar archive on top.
+
+        Raises ``ImageError`` where ``image`` has files at the path ``fresh`` already.
+        """
 
     def remove_image(self, image: str) -> None:
         """Remove an image; one that is gone or still used by a container is left alone."""

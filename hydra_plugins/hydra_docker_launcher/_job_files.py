@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 from hydra import version
+from hydra.core.utils import JobRuntime
 
 from . import _compose
 from ._compose import Job
@@ -17,7 +18,7 @@ from ._running import FINAL_POLICIES
 from ._task import Task
 
 
-def content(job: Job, task: Task, task_name: str, restart: str) -> bytes:
+def content(job: Job, task: Task, restart: str) -> bytes:
     """Return what the worker reads: how to find the task function, and the config.
 
     The config is bytes in bytes: its types may be defined in the script, which must run first.
@@ -35,7 +36,7 @@ def content(job: Job, task: Task, task_name: str, restart: str) -> bytes:
             "function": task.function,
             "argv": list(task.argv),
             "path": list(task.path),
-            "task_name": task_name,
+            "task_name": JobRuntime.instance().get("name"),
             "version_base": None if (base := version.getbase()) is None else str(base),
             "config": config,
             "hydra_files": _compose.hydra_files(job),

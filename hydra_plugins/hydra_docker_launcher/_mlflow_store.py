@@ -93,6 +93,12 @@ class Store:
         password = urlsplit(self.uri).password
         return text.replace(f":{password}@", ":***@") if password else text
 
+    @property
+    def own_paths(self) -> tuple[Path, ...]:
+        """The files and folders that the store makes where the user launches from."""
+        folder = None if self.database is None else self.database.parent
+        return tuple(path for path in (folder, self.artifacts, self.link) if path is not None)
+
     def prepare(self) -> None:
         """Create the folder and the link that an SQLite store needs, and see that it opens.
 

@@ -15,21 +15,6 @@ from .config import BuildConf, DockerLauncherConf, MlflowConf
 
 T = TypeVar("T")
 
-#: Options of the whole sweep: they must be the same for all its jobs.
-SWEEP_WIDE = (
-    "image",
-    "build",
-    "pull_policy",
-    "commit",
-    "dirty",
-    "delivery",
-    "user",
-    "n_jobs",
-    "fail_fast",
-    "dry_run",
-    "keep",
-    "mlflow",
-)
 LABEL_PREFIX = "hydra.docker."
 MINIMUM_MEMORY = 6 * 1024**2  # Docker's own
 
@@ -72,6 +57,10 @@ class SweepOptions:
     dry_run: bool
     keep: str
     mlflow: Mlflow
+
+
+#: Options that must be the same for all jobs of a sweep.
+SWEEP_WIDE = tuple(field.name for field in fields(SweepOptions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +172,16 @@ def parse(node: Mapping[str, Any], *, environ: Mapping[str, str], folder: Path) 
     check_names(node)
     reader = _Reader(node)
     return Options(sweep=_sweep_options(reader, environ), job=_job_options(reader, environ, folder))
+
+
+def check_same(one: SweepOptions, first: str, other: SweepOptions, job: str) -> None:
+    """Raise ``OptionError`` where an option of the whole sweep differs between two jobs."""
+    for name in SWEEP_WIDE:
+        if getattr(one, name) != getattr(other, name):
+            raise OptionError(
+                f"hydra.launcher.{name} must be the same for all jobs of a sweep, but is "
+                f"{getattr(one, name)!r} for {first} and {getattr(other, name)!r} for {job}"
+            )
 
 
 def _sweep_options(read: _Reader, environ: Mapping[str, str]) -> SweepOptions:

@@ -102,6 +102,20 @@ def check_versions(facts: Facts) -> None:
         )
 
 
+def check_user(facts: Facts, launching_uid: int, cap_add: tuple[str, ...]) -> None:
+    """Raise ``OptionError`` where jobs could not write to the launching user's output folders.
+
+    Root on the host gives the folders away; root in a container needs a capability for that.
+    """
+    override = facts.uid == 0 and any("DAC_OVERRIDE" in name.upper() for name in cap_add)
+    if launching_uid not in (0, facts.uid) and not override:
+        raise OptionError(
+            f"hydra.launcher.user: the containers would run as uid {facts.uid}, which cannot write "
+            f"to the output folders of uid {launching_uid}.\nUse hydra.launcher.user=host"
+            + (", or hydra.launcher.cap_add=[DAC_OVERRIDE]." if facts.uid == 0 else ".")
+        )
+
+
 def _line(version: str) -> str:
     return ".".join(version.split(".")[:2])
 

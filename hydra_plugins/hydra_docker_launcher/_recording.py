@@ -15,16 +15,14 @@ from typing import Any
 
 from . import _compose, _job_files, _plan, _results
 from ._compose import Job
-from ._engine import ContainerSpec, ContainerState, Host, Image
+from ._engine import ContainerSpec, ContainerState
 from ._errors import TrackingError
 from ._ledger import Ledger, write_json
 from ._options import LABEL_PREFIX, SweepOptions
 from ._outcome import End, Outcome
-from ._plan import Identity
-from ._preflight import Facts
+from ._pinning import Code, Ready
 from ._relay import Relay, reachable_url
 from ._running import RunnableJob
-from ._source import Source
 from ._tracking import JobRun, JobRunEnd, RunStatus, SweepRun, Tracker
 from ._units import show_size
 
@@ -42,13 +40,9 @@ class Record:
     sweep: str
     folder: Path
     job_name: str
-    script: str
-    identity: Identity
-    host: Host
-    source: Source
-    image: Image
-    facts: Facts
     options: SweepOptions
+    code: Code
+    ready: Ready
 
     def ledger_head(self) -> dict[str, Any]:
         """Return the head of ``sweep.json``. Values of variables are not in it, only names."""
@@ -56,27 +50,27 @@ class Record:
         return {
             "sweep": self.sweep,
             "started": _now(),
-            "user": self.identity.name,
-            "script": self.script,
+            "user": self.code.identity.name,
+            "script": self.code.entry,
             "source": {
-                "root": str(self.source.root),
-                "commit": self.source.commit,
-                "branch": self.source.branch,
-                "remote": self.source.remote_url,
-                "left_out": list(self.source.left_out),
+                "root": str(self.code.source.root),
+                "commit": self.code.source.commit,
+                "branch": self.code.source.branch,
+                "remote": self.code.source.remote_url,
+                "left_out": list(self.code.source.left_out),
             },
             "image": {
-                "reference": self.image.reference,
-                "id": self.image.id,
-                "digest": self.image.digest,
-                "python": self.facts.python,
-                "hydra": self.facts.hydra,
+                "reference": self.ready.image.reference,
+                "id": self.ready.image.id,
+                "digest": self.ready.image.digest,
+                "python": self.ready.facts.python,
+                "hydra": self.ready.facts.hydra,
             },
             "host": {
-                "name": self.host.name,
-                "engine": self.host.engine,
-                "cpus": self.host.cpus,
-                "memory": self.host.memory,
+                "name": self.code.host.name,
+                "engine": self.code.host.engine,
+                "cpus": self.code.host.cpus,
+                "memory": self.code.host.memory,
             },
             "options": {
                 "n_jobs": options.n_jobs,
@@ -92,17 +86,17 @@ class Record:
     def tags(self) -> dict[str, str]:
         """Return the tags of every run of the sweep."""
         tags = {
-            "mlflow.source.name": self.script,
+            "mlflow.source.name": self.code.entry,
             "mlflow.source.type": "LOCAL",
-            "mlflow.source.git.commit": self.source.commit,
-            "mlflow.source.git.branch": self.source.branch,
-            "mlflow.source.git.repoURL": self.source.remote_url,
-            "mlflow.docker.image.uri": self.image.digest or self.image.reference,
-            "mlflow.docker.image.id": self.image.id,
+            "mlflow.source.git.commit": self.code.source.commit,
+            "mlflow.source.git.branch": self.code.source.branch,
+            "mlflow.source.git.repoURL": self.code.source.remote_url,
+            "mlflow.docker.image.uri": self.ready.image.digest or self.ready.image.reference,
+            "mlflow.docker.image.id": self.ready.image.id,
             f"{LABEL_PREFIX}sweep": self.sweep,
             f"{LABEL_PREFIX}folder": str(self.folder),
-            f"{LABEL_PREFIX}host": self.host.name,
-            f"{LABEL_PREFIX}engine": self.host.engine,
+            f"{LABEL_PREFIX}host": self.code.host.name,
+            f"{LABEL_PREFIX}engine": self.code.host.engine,
             **dict(self.options.mlflow.tags),
         }
         return {name: value for name, value in tags.items() if value is not None}
@@ -145,6 +139,7 @@ class SweepRecorder:
             self._tracker.reopen_sweep()
             self._closed = False
         for job in jobs:
+            log.info("\t#%d : %s", job.number, " ".join(job.overrides))
             self._ledger.update(
                 job.number,
                 overrides=list(job.overrides),
@@ -172,7 +167,9 @@ class SweepRecorder:
     def starting(self, job: RunnableJob, spec: ContainerSpec) -> ContainerSpec:
         """Write the job's files and start its run; return its specification with the run in it."""
         composed = self._jobs[job.number]
-        user = spec.boundary.user or f"{self._record.facts.uid}:{self._record.facts.gid}"
+        user = (
+            spec.boundary.user or f"{self._record.ready.facts.uid}:{self._record.ready.facts.gid}"
+        )
         _job_files.write(job.paths, composed.yaml, self._contents.pop(job.number), user)
         run_id = self._tracker.open_job(self._job_run(composed, spec))
         self._runs[job.number] = run_id
@@ -222,7 +219,7 @@ class SweepRecorder:
                 {
                     "id": container,
                     "name": job.spec.name,
-                    "image": self._record.image.id,
+                    "image": self._record.ready.image.id,
                     "started_at": state.started_at if state else None,
                     "finished_at": state.finished_at if state else None,
                     "run_id": self._runs.get(job.number),
@@ -285,13 +282,13 @@ class SweepRecorder:
         )
 
     def _packages(self) -> str:
-        return "".join(f"{package}\n" for package in self._record.facts.packages)
+        return "".join(f"{package}\n" for package in self._record.ready.facts.packages)
 
     def _reachable(self, url: str, network_mode: str) -> str:
         with self._lock:
             if network_mode not in self._relays:
                 self._relays[network_mode] = reachable_url(
-                    url, network_mode=network_mode, gateway=self._record.host.gateway
+                    url, network_mode=network_mode, gateway=self._record.code.host.gateway
                 )
             return self._relays[network_mode][0]
 

@@ -44,12 +44,10 @@ _MISLEADING = (
 _ENVIRONMENT_LOCK = threading.RLock()
 
 _CONFIGURATION = (
-    "core.fsmonitor=false",  # a daemon, hooks and a shared index would write into the repository
+    "core.fsmonitor=false",  # monitors and hooks would write into the repository
     f"core.hooksPath={os.devnull}",
-    "core.splitIndex=false",
     "core.warnAmbiguousRefs=true",
     "status.renames=true",
-    "submodule.recurse=false",
 )
 _WHY_NOT = {  # by what git says
     "dubious ownership": "{0} is in a repository of another user, and git refuses to read it. If "

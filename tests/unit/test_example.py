@@ -1,4 +1,4 @@
-"""The example trains on the host, without this project's launcher, and obeys or refuses every key."""
+"""The example trains on the host, without the launcher, and obeys or refuses every key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -65,6 +65,7 @@ def trainings(folder: Path) -> list[Training]:
 
 
 def config(*overrides: str) -> DictConfig:
+    """Compose the example's config as Hydra does for its script."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return compose("config", list(overrides))
 
@@ -81,43 +82,36 @@ def example() -> ModuleType:
 
 
 def test_same_seed_gives_the_same_result(tmp_path: Path) -> None:
-    """Two processes with the same seed agree in every loss and in the accuracy; seeds differ."""
-    sweep = ["-m", "optimizer=sgd,adam", "training_settings.seed=1,2", "training_settings.epochs=2"]
+    """Two processes agree in every loss and accuracy, and two seeds in one sweep do not.
+
+    As it is configured, either optimizer recognises 96 of 100 digits that it has not seen.
+    """
     for name in ("first", "second"):
+        sweep = ["-m", "optimizer=sgd,adam", "training_settings.seed=0,1"]
         result = run_example(tmp_path / name, *sweep)
         assert result.returncode == 0, result.stderr
 
     first, second = trainings(tmp_path / "first"), trainings(tmp_path / "second")
 
     assert first == second
-    assert len({training.losses for training in first}) == 4
+    assert [len(training.losses) for training in first] == [40, 40, 40, 40]
+    assert len({training.losses for training in first}) == len(first)
+    assert min(training.test_accuracy for training in first) > 0.96
 
 
 def test_every_data_set_model_and_optimizer_trains(tmp_path: Path) -> None:
     """Each combination ends well, with a falling loss and its model in its own output folder."""
-    everything = ["dataset=glob(*)", "model=glob(*)", "optimizer=glob(*)"]
+    everything = [f"{group}=glob(*)" for group in ("dataset", "model", "optimizer")]
     short = ["training_settings.epochs=2", "hydra.sweep.dir=sweep"]
 
     result = run_example(tmp_path / "run", "-m", *everything, *short)
 
     assert result.returncode == 0, result.stderr
     results = trainings(tmp_path / "run")
-    assert len(results) == 18
-    assert {training.status for training in results} == {"FINISHED"}
+    assert [training.status for training in results] == ["FINISHED"] * (3 * 3 * 2)
     assert all(training.losses[0] > training.losses[1] for training in results)
-    models = {str(path.parent.name) for path in (tmp_path / "run" / "sweep").glob("*/model.joblib")}
-    assert models == {str(job) for job in range(18)}
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_defaults_learn_the_digits(optimizer: str, tmp_path: Path) -> None:
-    """Both optimizers recognise 96 of 100 digits that they have not seen, as it is configured."""
-    result = run_example(tmp_path / "run", f"optimizer={optimizer}")
-
-    assert result.returncode == 0, result.stderr
-    [training] = trainings(tmp_path / "run")
-    assert len(training.losses) == 40
-    assert training.test_accuracy > 0.96
+    models = {path.parent.name for path in (tmp_path / "run" / "sweep").glob("*/model.joblib")}
+    assert models == {str(job) for job in range(len(results))}
 
 
 def test_each_optimizer_has_its_own_keys() -> None:
@@ -158,7 +152,7 @@ def test_a_key_that_the_optimizer_has_not_is_refused(overrides: list[str]) -> No
         (["training_settings.epochs=ten"], "training_settings.epochs=ten: use a whole number"),
     ],
 )
-def test_what_would_have_no_effect_is_refused(
+def test_what_cannot_be_obeyed_is_refused(
     overrides: list[str], message: str, example: ModuleType
 ) -> None:
     """A key or value that the training cannot obey is an error that says what is valid."""

@@ -1,0 +1,170 @@
+"""Pinning: what the first batch of a sweep settles for all of its batches."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import _delivery, _image, _plan, _preflight, _source, _task
+from ._engine import Engine, Host, Image
+from ._errors import OptionError
+from ._mlflow_store import find_store
+from ._options import JobOptions, Mlflow, SweepOptions
+from ._plan import Identity
+from ._preflight import Facts
+from ._source import Source
+from ._task import Task
+
+log = logging.getLogger("hydra_docker_launcher")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A sweep, as its first batch asks for it. Paths are absolute."""
+
+    sweep: str
+    job_name: str
+    folder: Path
+    working_dir: Path
+    config_dirs: tuple[Path, ...]
+    task_function: Callable[[Any], Any]
+    options: SweepOptions
+    jobs: tuple[JobOptions, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The code of a sweep: a commit, how the task function is found in it, who runs it, where."""
+
+    source: Source
+    script: Path | None
+    task: Task
+    identity: Identity
+    host: Host
+
+    @property
+    def entry(self) -> str:
+        """The script, or the name of the task function."""
+        return str(self.script) if self.script is not None else self.task.target
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The image of a sweep (``image``), what it has, and the one with the commit's files on top."""
+
+    image: Image
+    facts: Facts
+    layer: Image
+
+
+def pin_code(request: Request, engine: Engine) -> Code:
+    """Pin the commit, and refuse what the engine's machine cannot give.
+
+    Pulls, builds and starts nothing.
+    """
+    options = request.options
+    script = _task.running_script(request.task_function)
+    source = _source.pin(
+        script or request.working_dir,
+        revision=options.commit,
+        dirty=options.dirty,
+        config_dirs=request.config_dirs,
+        own_paths=(request.folder, *_store_paths(options.mlflow, request.working_dir)),
+    )
+    if script is not None:
+        _source.require_file(source, script)
+    code = Code(
+        source=source,
+        script=script,
+        task=_task.describe(request.task_function, script, source.root),
+        identity=_identity(options.user),
+        host=engine.host(),
+    )
+    _check_volumes(request.jobs, engine)
+    log.info("Commit %s of %s", source.commit[:12], source.root)
+    if source.left_out:
+        log.warning("Running without uncommitted changes: %s", ", ".join(source.left_out))
+    return code
+
+
+def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
+    """Pull or build the image, see what it has, and put the commit's files on top of it."""
+    labels = _plan.labels(request.sweep, code.source.commit, code.identity.name)
+    image = _image.get_image(engine, request.options, code.source, code.script, labels, log.info)
+    log.info("Image %s (%s)", image.reference, image.short)
+    facts = _preflight.inspect_image(
+        engine,
+        image,
+        user=code.identity.container,
+        gpus=any(job.gpus for job in request.jobs),
+        runtime=request.jobs[0].runtime,
+        cache=_cache_folder(),
+    )
+    _preflight.check_versions(facts)
+    for job in request.jobs:
+        _preflight.check_user(facts, code.identity.uid, job.cap_add)
+    layer = _delivery.deliver(
+        engine,
+        image,
+        code.source,
+        sweep=request.sweep,
+        name=request.job_name,
+        user=code.identity.container,
+        working_dir=request.working_dir,
+        library=_library(code, facts),
+        labels=labels,
+    )
+    return Ready(image, facts, layer)
+
+
+def _library(code: Code, facts: Facts) -> Path | None:
+    """Return the package that the worker needs to load a function that is sent by value."""
+    if code.task.function is None:
+        return None
+    import cloudpickle
+
+    _preflight.check_function_by_value(facts, code.task.target)
+    log.warning(
+        "The task function %s is in no script and in no module: it is sent by value, and is not "
+        "part of commit %s",
+        code.task.target,
+        code.source.commit[:12],
+    )
+    return Path(cloudpickle.__file__).parent
+
+
+def _check_volumes(jobs: Sequence[JobOptions], engine: Engine) -> None:
+    named = {volume.source for job in jobs for volume in job.volumes if volume.named}
+    for name in sorted(named):
+        if not engine.volume_exists(name):
+            raise OptionError(
+                f"hydra.launcher.volumes: the engine has no volume {name!r}. Make it (docker "
+                f"volume create {name}), or write ./{name} for a folder."
+            )
+
+
+def _identity(user: str) -> Identity:
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(uid)
+    container = {"host": f"{uid}:{gid}", "image": None}.get(user, user)
+    return Identity(name=name, uid=uid, gid=gid, container=container)
+
+
+def _store_paths(mlflow: Mlflow, folder: Path) -> tuple[Path, ...]:
+    """Return what the tracking store keeps below the launch folder: it is no code."""
+    if not mlflow.enabled:
+        return ()
+    return find_store(mlflow.tracking_uri, folder, os.environ).own_paths
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hydra-docker-launcher" / "images"

@@ -1,0 +1,119 @@
+"""Ends in every way that a job can end, as ``how`` says."""
+
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import hydra
+
+WAIT_S = 60
+CHUNK = 16 * 1024**2
+
+
+class OwnError(Exception):
+    pass
+
+
+def wait():
+    print("waiting", flush=True)
+    time.sleep(WAIT_S)
+
+
+def use_memory():
+    print("filling the memory", flush=True)
+    held = []
+    while True:
+        held.append(b"x" * CHUNK)
+
+
+def lose_a_child():
+    code = "held = []\nwhile True: held.append(b'x' * 2**24)"
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+def fork_bomb():
+    """Every process forks as long as it may; returns how many children this one had."""
+    first = os.getpid()
+    children = []
+    for _ in range(200):  # a bound, should the limit not hold
+        try:
+            child = os.fork()
+        except BlockingIOError:
+            break
+        if child == 0:
+            time.sleep(WAIT_S)
+            os._exit(0)
+        children.append(child)
+    assert os.getpid() == first
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    return len(children)
+
+
+def raise_chained():
+    try:
+        {}["lr"]
+    except KeyError as error:
+        raise RuntimeError("no learning rate") from error
+
+
+def raise_own():
+    raise OwnError("loss is nan")
+
+
+def raise_builtin():
+    raise ValueError("lr must be positive")
+
+
+def exit_before():
+    sys.exit(0)
+
+
+def exit_with_code():
+    print("giving up")
+    sys.exit(3)
+
+
+def exit_hard():
+    os._exit(7)
+
+
+def kill_itself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def segfault():
+    faulthandler._sigsegv()
+
+
+def ignore_sigterm():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    wait()
+
+
+def completed():
+    return {"accuracy": 0.5, "layers": [1, 2]}
+
+
+def exit_after():
+    return 1
+
+
+def opaque():
+    return {1, 2}
+
+
+@hydra.main(version_base="1.3", config_path=".", config_name="config")
+def main(cfg):
+    return globals()[cfg.how]()
+
+
+if __name__ == "__main__":
+    main()
+    if any("exit_after" in argument for argument in sys.argv) and os.path.exists("/hydra/config.yaml"):
+        with open("/hydra/config.yaml") as file:
+            if "how: exit_after" in file.read():
+                sys.exit(5)

@@ -1,0 +1,147 @@
+"""A real Docker engine, the images that the jobs run in, and repositories with toy apps."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import APIError, DockerException, ImageNotFound
+from sweep_command import Repository, command_environment
+
+BASE = os.environ.get("HYDRA_DOCKER_TEST_BASE") or "hydra-docker-launcher-base:bookworm"
+HYDRA = metadata.version("hydra-core")
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+PIP_INSTALL = (
+    "python3 -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore"
+)
+
+MakeRepository = Callable[..., Repository]
+
+
+@pytest.fixture(scope="session")
+def api() -> docker.APIClient:
+    """The engine's API. Without an engine these tests fail: the contract is not tested then."""
+    try:
+        client = docker.from_env(timeout=120)
+        client.ping()
+    except DockerException as error:
+        pytest.fail(
+            f"The tests in tests/docker need a Docker engine, and none answers: {error}\n"
+            "Start one, or run them as `scripts/with-engine scripts/test`.",
+            pytrace=False,
+        )
+    return client.api
+
+
+@pytest.fixture(scope="session")
+def base_image(api: docker.APIClient) -> str:
+    """An image with Python and pip, without hydra-core."""
+    try:
+        api.inspect_image(BASE)
+    except ImageNotFound:
+        pytest.fail(
+            f"The engine has no image {BASE}: make it with `scripts/base-image`, or name another "
+            "one that has Python and pip in HYDRA_DOCKER_TEST_BASE.",
+            pytrace=False,
+        )
+    return BASE
+
+
+@pytest.fixture(scope="session")
+def hydra_image(api: docker.APIClient, base_image: str) -> str:
+    """An image with Python and the host's version of hydra-core, and nothing else."""
+    dockerfile = f"FROM {base_image}\nRUN {PIP_INSTALL} hydra-core=={HYDRA}\n"
+    return _build(api, f"hydra-docker-test:hydra-{HYDRA}", {"Dockerfile": dockerfile.encode()})
+
+
+@pytest.fixture(scope="session")
+def mlflow_image(api: docker.APIClient, base_image: str) -> str:
+    """The example's image, with MLflow's client, and with the host's version of hydra-core."""
+    files = {path.name: path.read_bytes() for path in DIGITS.iterdir() if path.is_file()}
+    digits = _build(api, "hydra-docker-test:digits", files, BASE_IMAGE=base_image)
+    dockerfile = f"FROM {digits}\nRUN {PIP_INSTALL} hydra-core=={HYDRA}\n"
+    tag = f"hydra-docker-test:mlflow-hydra-{HYDRA}"
+    return _build(api, tag, {"Dockerfile": dockerfile.encode()})
+
+
+@pytest.fixture(scope="session")
+def empty_image(api: docker.APIClient) -> str:
+    """An image with one text file: no Python, no shell."""
+    tag = "hydra-docker-test:empty"
+    api.import_image_from_data(_tar({"README": b"nothing here\n"}).read(), *tag.split(":"))
+    return tag
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of the commands, with a cache of its own."""
+    return command_environment(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def make_repository(
+    api: docker.APIClient,
+    hydra_image: str,
+    environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[MakeRepository]:
+    """Make repositories from apps of ``tests/apps``; their commands run without MLflow."""
+    made: list[Repository] = []
+
+    def make(app: str, image: str = hydra_image, root: Path | None = None, **defaults: str) -> Any:
+        options = {
+            "hydra/launcher": "docker",
+            "hydra.launcher.image": image,
+            "hydra.launcher.mem_limit": "256m",
+            "hydra.launcher.stop_grace_period": "1s",
+            "hydra.launcher.mlflow.enabled": "false",
+        }
+        folder = (root or tmp_path_factory.mktemp("repository")) / app
+        options |= {f"hydra.launcher.{name}": value for name, value in defaults.items()}
+        made.append(Repository(folder.resolve(), app, api, environment, options))
+        return made[-1]
+
+    yield make
+    for repository in made:
+        repository.clean_up()
+
+
+def _build(api: docker.APIClient, tag: str, files: dict[str, bytes], **args: str) -> str:
+    """Build an image on the host's network, where pip reaches the package index."""
+    lines: list[str] = []
+    try:
+        for step in api.build(
+            fileobj=_tar(files),
+            custom_context=True,
+            tag=tag,
+            buildargs=args,
+            network_mode="host",
+            rm=True,
+            forcerm=True,
+            decode=True,
+        ):
+            lines += step.get("stream", "").splitlines()
+            if "error" in step:
+                pytest.fail(f"Could not build {tag}: {step['error']}\n" + "\n".join(lines[-20:]))
+    except APIError as error:
+        pytest.fail(f"Could not build {tag}: {error}", pytrace=False)
+    return tag
+
+
+def _tar(files: dict[str, bytes]) -> io.BytesIO:
+    """Return an archive that is the same for the same files: the builder's cache looks at it."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    archive.seek(0)
+    return archive
