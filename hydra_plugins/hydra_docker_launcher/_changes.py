@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from ._paths import DATABASE, STORE_FOLDER
+
 INSIDE_SUBMODULE = "changed inside"
 UNTRACKED = "untracked"
 
@@ -101,11 +103,12 @@ def counted(
 
     The others are YAML files below Hydra's config sources (the resolved config of a job records
     them), what the sweep itself writes (``own_paths``), untracked files in output folders that
-    Hydra made, and bytecode. An own path that has the whole repository in it exempts nothing.
+    Hydra made and in the default store of earlier sweeps, and bytecode. An own path that has the
+    whole repository in it exempts nothing.
     """
     configs = _places(config_dirs)
     own = tuple(place for place in _places(own_paths) if not root.is_relative_to(place))
-    made_by_hydra = cache(_made_by_hydra)
+    made_by_a_run = cache(_made_by_a_run)
 
     def counts(path: str, kind: str) -> bool:
         file = root / path
@@ -113,7 +116,7 @@ def counted(
             return False
         if file.suffix.lower() in {".yaml", ".yml"} and _is_at_or_below(file, configs):
             return False
-        if kind == UNTRACKED and _has_parent(file, root, made_by_hydra):
+        if kind == UNTRACKED and _has_parent(file, root, made_by_a_run):
             return False
         return not _is_at_or_below(file, own)
 
@@ -142,5 +145,9 @@ def _has_parent(file: Path, root: Path, condition: Callable[[Path], bool]) -> bo
     return any(condition(folder) for folder in parents[: parents.index(root)])
 
 
-def _made_by_hydra(folder: Path) -> bool:
-    return (folder / "multirun.yaml").is_file() or (folder / ".hydra").is_dir()
+def _made_by_a_run(path: Path) -> bool:
+    """Whether Hydra made this output folder, or an earlier sweep this tracking store."""
+    hydra = (path / "multirun.yaml").is_file() or (path / ".hydra").is_dir()
+    store = path.name == STORE_FOLDER and (path / DATABASE).is_file()
+    link = path.is_symlink() and path.readlink() == Path(STORE_FOLDER, DATABASE)
+    return hydra or store or link

@@ -23,11 +23,8 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from ._errors import TrackingError
+from ._paths import DATABASE, STORE_FOLDER
 from ._tracking import StoreAccess
-
-STORE_FOLDER = "mlflow-store"
-#: MLflow's own default is ``sqlite:///mlflow.db``.
-DATABASE = "mlflow.db"
 
 _TRACKING_URI = "MLFLOW_TRACKING_URI"
 _OPTION = "hydra.launcher.mlflow.tracking_uri"

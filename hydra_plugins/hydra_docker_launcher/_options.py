@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -285,7 +286,9 @@ class _Reader:
             return ()
         if isinstance(value, str):
             return (value,)
-        if isinstance(value, Mapping) or not all(isinstance(i, (str, int, float)) for i in value):
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(item, (str, int, float)) for item in value
+        ):
             raise self.wrong(name, value, "must be a list of strings")
         return tuple(str(item) for item in value)
 
@@ -370,21 +373,25 @@ def _swap(value: object) -> int:
 
 
 def _pids(value: object) -> int:
-    number = int(str(value))
-    if number != -1 and number < 1:
-        raise ValueError("must be a positive number, or -1 for no limit")
-    return number
+    return _positive(value, "must be a positive number, or -1 for no limit")
 
 
 def _n_jobs(value: object) -> int:
-    number = int(str(value))
-    if number != -1 and number < 1:
-        raise ValueError("must be a positive number, or -1 for as many as fit")
-    return number
+    return _positive(value, "must be a positive number, or -1 for as many as fit")
+
+
+def _positive(value: object, valid: str) -> int:
+    text = str(value)
+    if text != "-1" and not (text.isdecimal() and int(text) > 0):
+        raise ValueError(valid)
+    return int(text)
 
 
 def _minutes(value: object) -> float:
-    minutes = float(str(value))
+    try:
+        minutes = float(str(value))
+    except ValueError:
+        minutes = 0
     if not 0 < minutes < float("inf"):
         raise ValueError("must be a positive number of minutes, or null for no limit")
     return minutes * 60
@@ -415,12 +422,12 @@ def _gpus(value: object) -> Gpus:
 
 
 def _ulimit(name: str, value: object) -> Ulimit:
-    if isinstance(value, Mapping):
-        if set(value) != {"soft", "hard"}:
-            raise ValueError(f"{name} must be a number, or have soft and hard")
-        soft, hard = int(value["soft"]), int(value["hard"])
-    else:
-        soft = hard = int(str(value))
+    both = value if isinstance(value, Mapping) else {"soft": value, "hard": value}
+    if set(both) != {"soft", "hard"} or not all(
+        re.fullmatch(r"-1|\d+", str(limit)) for limit in both.values()
+    ):
+        raise ValueError(f"{name} must be a number (-1: no limit), or have soft and hard")
+    soft, hard = int(str(both["soft"])), int(str(both["hard"]))
     if hard != -1 and (soft == -1 or soft > hard):
         raise ValueError(f"{name}: soft ({soft}) is more than hard ({hard})")
     return Ulimit(name, soft, hard)
@@ -487,8 +494,8 @@ def _volume(item: str, folder: Path) -> Volume:
 
 
 def _restart(value: object) -> Restart:
-    # YAML reads a bare `no` as false.
-    text = "no" if value is False else str(value)
+    # YAML reads a bare `no` as false, which the schema then makes a string.
+    text = "no" if str(value) == "False" else str(value)
     name, colon, times = text.partition(":")
     if name == "on-failure" and colon and times.isdecimal() and int(times) > 0:
         return Restart(name, int(times))

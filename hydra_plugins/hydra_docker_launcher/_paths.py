@@ -13,6 +13,11 @@ WORKER = CONTAINER / "worker.py"
 LIBRARY = CONTAINER / "lib"
 HOME = CONTAINER / "home"
 
+#: Folder of the default tracking store, in the launch folder.
+STORE_FOLDER = "mlflow-store"
+#: MLflow's own default is ``sqlite:///mlflow.db``.
+DATABASE = "mlflow.db"
+
 
 @dataclass(frozen=True, slots=True)
 class SweepPaths:

@@ -75,18 +75,18 @@ def _frames(encoded: Any) -> TracebackType | None:
     return result
 
 
-class _RaisedError(Exception):
-    pass
+class _SyntheticTraceback(Exception):  # noqa: N818
+    """Its name among a frame's globals tells Hydra 1.4 that the frame was restored."""
 
 
-_RAISE = compile("raise _RaisedError", "<container>", "exec")
+_RAISE = compile("raise _SyntheticTraceback", "<container>", "exec")
 
 
 def _frame(filename: str, name: str, line: int) -> FrameType:
     code: CodeType = _RAISE.replace(co_filename=filename, co_name=name, co_firstlineno=line)
     try:
-        FunctionType(code, {"_RaisedError": _RaisedError})()
-    except _RaisedError as raised:
+        FunctionType(code, {"_SyntheticTraceback": _SyntheticTraceback})()
+    except _SyntheticTraceback as raised:
         trace = raised.__traceback__
         if trace is not None and trace.tb_next is not None:
             return trace.tb_next.tb_frame

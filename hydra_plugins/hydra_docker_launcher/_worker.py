@@ -294,10 +294,14 @@ def encode_error(error, depth=0, seen=()):
 
 
 def frames_of_user(frames):
-    """Leave out the frames up to Hydra's ``run_job``, or those of this file and of ``runpy``."""
+    """Leave out the frames up to Hydra's ``run_job``, or those of this file and of ``runpy``.
+
+    Hydra strips what is above that frame when it shows an error.
+    """
     start = frames
     for frame in walk(frames):
-        if frame.tb_frame.f_code.co_name == "run_job":
+        code = frame.tb_frame.f_code
+        if code.co_name in ("run_job", "_run_job") and "hydra" in code.co_filename:
             return frame
     while start is not None and is_ours(start.tb_frame.f_code.co_filename):
         start = start.tb_next

@@ -11,6 +11,7 @@ import hydra
 
 WAIT_S = 60
 CHUNK = 16 * 1024**2
+returned = []
 
 
 class OwnError(Exception):
@@ -94,6 +95,10 @@ def ignore_sigterm():
     wait()
 
 
+run_overtime = ignore_sigterm
+wait_for_kill = wait_for_stop = wait_for_removal = wait
+
+
 def completed():
     return {"accuracy": 0.5, "layers": [1, 2]}
 
@@ -108,12 +113,12 @@ def opaque():
 
 @hydra.main(version_base="1.3", config_path=".", config_name="config")
 def main(cfg):
-    return globals()[cfg.how]()
+    value = globals()[cfg.how]()
+    returned.append(cfg.how)
+    return value
 
 
 if __name__ == "__main__":
     main()
-    if any("exit_after" in argument for argument in sys.argv) and os.path.exists("/hydra/config.yaml"):
-        with open("/hydra/config.yaml") as file:
-            if "how: exit_after" in file.read():
-                sys.exit(5)
+    if returned == ["exit_after"]:
+        sys.exit(5)

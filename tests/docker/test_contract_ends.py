@@ -1,0 +1,418 @@
+"""DESIGN.md section 8 on a real engine: every way a job can end, told apart, in one sweep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from conftest import MakeRepository
+from docker.errors import NotFound
+from sweep_command import Finished, Repository, wait_for
+
+HOWS = (
+    "wait_for_kill",
+    "wait_for_stop",
+    "wait_for_removal",
+    "run_overtime",
+    "completed",
+    "raise_builtin",
+    "raise_own",
+    "raise_chained",
+    "exit_with_code",
+    "exit_before",
+    "exit_after",
+    "exit_hard",
+    "kill_itself",
+    "segfault",
+    "use_memory",
+    "lose_a_child",
+    "fork_bomb",
+    "opaque",
+)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A sweep in which every job ended in another way."""
+
+    repository: Repository
+    finished: Finished
+
+    def number(self, how: str) -> int:
+        return HOWS.index(how)
+
+    def row(self, how: str) -> dict[str, Any]:
+        """Return outcome, cause and exit code, as ``sweep.json`` has them."""
+        row = self.finished.ledger["jobs"][self.number(how)]
+        return {name: row[name] for name in ("outcome", "cause", "exit_code")}
+
+    def result(self, how: str) -> dict[str, Any]:
+        return self.finished.results[self.number(how)]
+
+    def error(self, how: str) -> dict[str, Any]:
+        result = self.result(how)
+        assert result["status"] == "FAILED"
+        return result["error"]
+
+    def report(self, how: str) -> str:
+        """Return the job's error message, which has to say all that this returns, and no more."""
+        error = self.error(how)
+        assert error["type"] == "JobError"
+        text: str = error["text"]
+        log = self.finished.folder / str(self.number(how)) / "container.log"
+        title = f"job #{self.number(how)} (how={how}) "
+        assert text.startswith(title)
+        assert f"\nLog: {log}" in text
+        assert text.splitlines()[0] in self.finished.output
+        return text.removeprefix(title)
+
+
+@pytest.fixture(scope="module")
+def ends(make_repository: MakeRepository) -> Iterator[Ends]:
+    """Run the sweep; kill, stop and remove the containers of three jobs from outside."""
+    repository = make_repository("ends", n_jobs="4")
+    command = repository.start("how=" + ",".join(HOWS), "hydra/sweeper=recording")
+    api = repository.api
+    for how, end in (
+        ("wait_for_kill", api.kill),
+        ("wait_for_stop", lambda container: api.stop(container, timeout=1)),
+        ("wait_for_removal", lambda container: api.remove_container(container, force=True)),
+    ):
+        number = HOWS.index(how)
+        command.wait_for_line(number, "waiting")
+        end(command.container(number))
+    yield Ends(repository, command.finish())
+
+
+def test_order(ends: Ends) -> None:
+    """Results come in the order of the jobs, whatever order they ended in; siblings all finish."""
+    expected = [f"how={how}" for how in HOWS]
+    assert [result["overrides"] for result in ends.finished.results] == [[e] for e in expected]
+    assert [row["overrides"] for row in ends.finished.ledger["jobs"]] == [[e] for e in expected]
+    assert [result["num"] for result in ends.finished.results] == list(range(len(HOWS)))
+
+
+def test_command(ends: Ends) -> None:
+    """A sweep with failed jobs exits with 1, counts the ends, and shows the first error."""
+    assert ends.finished.status == 1
+    assert (
+        "2 stopped, 1 lost" in ends.finished.output or "1 stopped" in ends.finished.output
+    ), ends.finished.output
+    assert "4 completed" in ends.finished.output
+
+
+def test_completed(ends: Ends) -> None:
+    """A task function that returned, in a script that ended with 0, has completed."""
+    assert ends.row("completed") == {"outcome": "completed", "cause": "completed", "exit_code": 0}
+    result = ends.result("completed")
+    assert result["status"] == "COMPLETED"
+    assert result["value"] == {"accuracy": 0.5, "layers": [1, 2]}
+    assert result["working_dir"] == str(ends.repository.root)
+    assert result["task_name"] == "app"
+
+
+def test_value_that_is_no_json(ends: Ends) -> None:
+    """A return value that JSON does not have comes back as its repr, with a warning."""
+    assert ends.result("opaque")["value"] == "{1, 2}"
+    assert "(how=opaque) returned a builtins.set, which is no JSON value" in ends.finished.output
+
+
+def test_builtin_exception(ends: Ends) -> None:
+    """One of Python's own exceptions comes back as itself, the job's report in its notes."""
+    assert ends.row("raise_builtin") == {
+        "outcome": "error",
+        "cause": "raised ValueError: lr must be positive",
+        "exit_code": 1,
+    }
+    error = ends.error("raise_builtin")
+    assert (error["type"], error["text"]) == ("ValueError", "lr must be positive")
+    number = ends.number("raise_builtin")
+    assert error["notes"] == [
+        f"job #{number} (how=raise_builtin) error: raised ValueError: lr must be positive\n"
+        f"Log: {ends.finished.folder}/{number}/container.log"
+    ]
+    script = str(ends.repository.root / "app.py")
+    frames = [(file, name) for file, name, _ in error["frames"]]
+    assert frames[-2:] == [(script, "main"), (script, "raise_builtin")]
+
+
+def test_chained_exception(ends: Ends) -> None:
+    """The cause of an exception comes along."""
+    error = ends.error("raise_chained")
+    assert (error["type"], error["text"]) == ("RuntimeError", "no learning rate")
+    assert (error["cause"]["type"], error["cause"]["text"]) == ("KeyError", "'lr'")
+
+
+def test_own_exception(ends: Ends) -> None:
+    """An exception type of the script's own is shown with type, message and traceback."""
+    assert ends.row("raise_own")["outcome"] == "error"
+    report = ends.report("raise_own")
+    assert report.startswith("error: raised OwnError: loss is nan\n")
+    assert 'app.py", line' in report
+    assert report.endswith("OwnError: loss is nan")
+
+
+def test_sys_exit(ends: Ends) -> None:
+    """``sys.exit(3)`` is told as such, with the last lines of the log."""
+    assert ends.row("exit_with_code") == {
+        "outcome": "exited",
+        "cause": "called sys.exit(3) before its task function returned",
+        "exit_code": 3,
+    }
+    report = ends.report("exit_with_code")
+    assert report.startswith("exited: called sys.exit(3) before its task function returned\n")
+    assert report.endswith("\n  giving up")
+
+
+def test_sys_exit_0(ends: Ends) -> None:
+    """Exit code 0 alone is no completion: the task function has not returned."""
+    assert ends.row("exit_before") == {
+        "outcome": "exited",
+        "cause": "called sys.exit(0) before its task function returned",
+        "exit_code": 0,
+    }
+
+
+def test_sys_exit_after_completion(ends: Ends) -> None:
+    """A script that fails after its task function returned has not completed."""
+    assert ends.row("exit_after") == {
+        "outcome": "exited",
+        "cause": "its task function returned, but the script then ended with exit code 5",
+        "exit_code": 5,
+    }
+
+
+def test_death_without_a_result(ends: Ends) -> None:
+    """A process that ends without a word is told by its exit code."""
+    assert ends.row("exit_hard") == {
+        "outcome": "exited",
+        "cause": "ended with exit code 7, without a result",
+        "exit_code": 7,
+    }
+
+
+def test_signals(ends: Ends) -> None:
+    """A process that dies of a signal of its own is told by the signal's name."""
+    assert ends.row("kill_itself") == {
+        "outcome": "exited",
+        "cause": "died of SIGKILL (exit code 137)",
+        "exit_code": 137,
+    }
+    assert ends.row("segfault") == {
+        "outcome": "exited",
+        "cause": "died of SIGSEGV (exit code 139)",
+        "exit_code": 139,
+    }
+
+
+def test_out_of_memory(ends: Ends) -> None:
+    """A job that needs more than mem_limit is out of memory; the limit is in the message."""
+    assert ends.row("use_memory") == {
+        "outcome": "out of memory",
+        "cause": "used all of mem_limit=96m",
+        "exit_code": 137,
+    }
+    assert ends.report("use_memory").splitlines() == [
+        "out of memory: used all of mem_limit=96m",
+        "Raise hydra.launcher.mem_limit, or make the job need less.",
+        f"Log: {ends.finished.folder}/{ends.number('use_memory')}/container.log",
+        "  filling the memory",
+    ]
+
+
+def test_child_out_of_memory(ends: Ends) -> None:
+    """A job that survives the death of a child of its own has completed, with a warning."""
+    assert ends.row("lose_a_child")["outcome"] == "completed"
+    assert ends.result("lose_a_child")["value"] == -9
+    assert (
+        "(how=lose_a_child) completed, but one of its processes was killed for want of memory"
+        in ends.finished.output
+    )
+
+
+def test_fork_bomb(ends: Ends) -> None:
+    """A fork bomb is stopped at pids_limit, and harms nobody else."""
+    assert ends.row("fork_bomb")["outcome"] == "completed"
+    # The init process and the worker count as well.
+    assert ends.result("fork_bomb")["value"] == 40 - 2
+
+
+def test_timeout(ends: Ends) -> None:
+    """A job that runs longer than timeout_min is ended, also where it ignores SIGTERM."""
+    assert ends.row("run_overtime") == {
+        "outcome": "timed out",
+        "cause": "ran longer than timeout_min=0.04",
+        "exit_code": 137,
+    }
+    report = ends.report("run_overtime")
+    assert "Raise hydra.launcher.timeout_min, or make the job shorter." in report
+
+
+def test_docker_kill(ends: Ends) -> None:
+    """A container that somebody kills is told apart from one that dies by itself."""
+    assert ends.row("wait_for_kill") == {
+        "outcome": "exited",
+        "cause": "its container was sent SIGKILL from outside (docker kill)",
+        "exit_code": 137,
+    }
+
+
+def test_docker_stop(ends: Ends) -> None:
+    """A container that somebody stops is stopped, not failed."""
+    assert ends.row("wait_for_stop") == {
+        "outcome": "stopped",
+        "cause": "somebody stopped its container (docker stop)",
+        "exit_code": 143,
+    }
+    assert "Run it again when you want its result." in ends.report("wait_for_stop")
+
+
+def test_docker_rm(ends: Ends) -> None:
+    """A container that somebody removes while it runs is lost; the log until then is there."""
+    assert ends.row("wait_for_removal") == {
+        "outcome": "lost",
+        "cause": "the engine no longer knows its container (removed by hand, or the engine's "
+        "data is gone)",
+        "exit_code": None,
+    }
+    assert ends.report("wait_for_removal").endswith("\n  waiting")
+
+
+def test_keep_failed(ends: Ends) -> None:
+    """By default the containers of jobs that did not complete stay, with their output and names."""
+    api = ends.repository.api
+    for how in ("raise_own", "use_memory"):
+        row = ends.finished.ledger["jobs"][ends.number(how)]
+        container = api.inspect_container(row["container"])
+        assert container["Name"] == f"/{row['name']}"
+        assert b"Traceback" in api.logs(row["container"]) or how == "use_memory"
+    for how in ("completed", "wait_for_removal"):
+        with pytest.raises(NotFound):
+            api.inspect_container(ends.finished.ledger["jobs"][ends.number(how)]["container"])
+
+
+def test_ledger(ends: Ends) -> None:
+    """``sweep.json`` has the commit, the image's id, the machine, and a finished row per job."""
+    ledger = ends.finished.ledger
+    repository = ends.repository
+    assert ledger["format"] == 1
+    assert ledger["script"] == str(repository.root / "app.py")
+    assert ledger["source"] == {
+        "root": str(repository.root),
+        "commit": repository.commits[-1],
+        "branch": "main",
+        "remote": None,
+        "left_out": [],
+    }
+    reference = ledger["image"]["reference"]
+    assert ledger["image"]["id"] == repository.api.inspect_image(reference)["Id"]
+    assert ledger["host"]["cpus"] == repository.api.info()["NCPU"]
+    for row in ledger["jobs"]:
+        assert row["started"] <= row["ended"]
+
+
+def test_container_json(ends: Ends) -> None:
+    """``.docker/container.json`` tells which container ran the job, under which limits."""
+    row = ends.finished.ledger["jobs"][ends.number("use_memory")]
+    content = ends.finished.job(ends.number("use_memory")).json(".docker/container.json")
+    assert content["id"] == row["container"]
+    assert content["name"] == row["name"]
+    assert content["image"] == ends.finished.ledger["image"]["id"]
+    assert content["outcome"] == "out of memory"
+    assert content["limits"] == {
+        "cpus": "1",
+        "mem_limit": "96m",
+        "shm_size": "96m",
+        "pids_limit": "256",
+        "gpus": "0",
+    }
+
+
+def test_log(ends: Ends) -> None:
+    """``container.log`` has every line with its time; the console has it with the job's number."""
+    number = ends.number("exit_with_code")
+    (line,) = ends.finished.job(number).log.splitlines()
+    time, _, text = line.partition(" ")
+    assert time.endswith("Z")
+    assert text == "giving up"
+    assert f"#{number} | giving up\n" in ends.finished.output
+
+
+def test_private_files(ends: Ends) -> None:
+    """The config is for the user's own eyes; what only the worker needs goes with the container."""
+    private = ends.finished.job(ends.number("completed")).folder / ".docker"
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert (private / "config.yaml").stat().st_mode & 0o777 == 0o600
+    assert json.loads((private / "result.json").read_text())["outcome"] == "completed"
+    assert not (private / "job.pickle").exists()
+
+
+def test_fail_fast(make_repository: MakeRepository) -> None:
+    """With fail_fast the first job that does not complete stops the others, and starts no more."""
+    repository = make_repository("ends", n_jobs="2", fail_fast="true", keep="none")
+    finished = repository.sweep("how=wait,exit_with_code,completed", "hydra/sweeper=recording")
+    assert finished.status == 1
+    assert finished.outcomes == ["stopped", "exited", "stopped"]
+    reason = "fail_fast: job #1 (how=exit_with_code) did not complete"
+    causes = [row["cause"] for row in finished.ledger["jobs"]]
+    assert causes[0] == reason
+    assert causes[2] == f"not started: {reason}"
+    assert "container" not in finished.ledger["jobs"][2]
+    assert [result["status"] for result in finished.results] == ["FAILED"] * 3
+
+
+def test_keep(make_repository: MakeRepository) -> None:
+    """keep=all leaves every container, keep=none leaves none: not even of jobs that failed."""
+    repository = make_repository("ends")
+    hows = "how=completed,exit_with_code"
+    finished = repository.sweep(hows, "hydra.launcher.keep=all")
+    kept = {container["Id"]: container["State"] for container in repository.containers()}
+    rows = finished.ledger["jobs"]
+    assert kept == {row["container"]: "exited" for row in rows}
+    repository.sweep(hows, "hydra.launcher.keep=none")
+    assert {container["Id"] for container in repository.containers()} == set(kept)
+
+
+class TestCtrlC:
+    def test_once(self, make_repository: MakeRepository) -> None:
+        """Ctrl-C stops every container, starts no more, and writes that down before it ends."""
+        repository = make_repository("ends", n_jobs="2", keep="none")
+        command = repository.start("how=wait,wait_for_stop,completed")
+        for number in (0, 1):
+            command.wait_for_line(number, "waiting")
+        command.interrupt()
+        finished = command.finish(30)
+        assert finished.status in (-2, 130)
+        assert finished.outcomes == ["stopped"] * 3
+        causes = [row["cause"] for row in finished.ledger["jobs"]]
+        assert causes == ["Ctrl-C", "Ctrl-C", "not started: Ctrl-C"]
+        assert [row.get("exit_code") for row in finished.ledger["jobs"]] == [143, 143, None]
+
+    def test_twice(self, make_repository: MakeRepository) -> None:
+        """A second Ctrl-C does not wait for the grace period of jobs that ignore SIGTERM."""
+        repository = make_repository("ends", keep="none", stop_grace_period="50s")
+        command = repository.start("how=ignore_sigterm")
+        command.wait_for_line(0, "waiting")
+        container = command.container(0)
+        command.interrupt()
+        wait_for(lambda: _was_sent_a_signal(repository, container), "the first SIGTERM")
+        command.interrupt()
+        finished = command.finish(20)
+        assert finished.status in (-2, 130)
+        assert finished.ledger["jobs"][0]["exit_code"] == 137
+
+
+def _was_sent_a_signal(repository: Repository, container: str) -> bool:
+    now = repository.api.info()["SystemTime"]
+    created = repository.api.inspect_container(container)["Created"]
+    events = repository.api.events(
+        since=_nanoseconds(created), until=_nanoseconds(now), filters={"event": "kill"}
+    )
+    return any(container.encode() in event for event in events)
+
+
+def _nanoseconds(time: str) -> str:
+    return time

@@ -1,0 +1,306 @@
+"""Fakes at the two seams: an engine that plays scripted containers, a tracker that records."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hydra_plugins.hydra_docker_launcher._engine import (
+    BuildRequest,
+    ContainerSpec,
+    ContainerState,
+    Host,
+    Image,
+    Show,
+)
+from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError, TrackingError
+from hydra_plugins.hydra_docker_launcher._tracking import (
+    JobRun,
+    JobRunEnd,
+    RunStatus,
+    StoreAccess,
+    SweepRun,
+)
+
+GIB = 1024**3
+HOST = Host(name="box", engine="Fake 1.0", cpus=4, memory=8 * GIB)
+PATIENCE = 10.0  # seconds that a test waits for something that comes at once, or never
+COMPLETED = {"outcome": "completed", "value": None}
+
+
+@dataclass
+class Play:
+    """What one container does once it is started."""
+
+    lines: tuple[str, ...] = ()
+    exit_code: int = 0
+    #: What its worker leaves in result.json (None: nothing).
+    result: Mapping[str, Any] | None = field(default_factory=lambda: dict(COMPLETED))
+    oom_killed: bool = False
+    #: Runs until it is told to stop, or ``FakeEngine.release`` lets it end.
+    waits: bool = False
+    #: Does not end on SIGTERM, only on SIGKILL (a stop with no grace).
+    ignores_sigterm: bool = False
+    #: The engine refuses to create, or to start it.
+    create_error: str | None = None
+    start_error: str | None = None
+    #: The engine does not answer this often while its output is followed.
+    outages: int = 0
+    #: It is removed by hand while it runs.
+    vanishes: bool = False
+    #: A restart policy starts it again this often; ``result`` is written in the last run.
+    restarts: int = 0
+    #: ``start`` waits for this.
+    start_gate: threading.Event | None = None
+
+
+class FakeContainer:
+    def __init__(self, spec: ContainerSpec, play: Play) -> None:
+        self.spec = spec
+        self.play = play
+        self.started = False
+        self.over = False
+        self.exit_code = play.exit_code
+        self.restarts = play.restarts
+        self.outages = play.outages
+        self.end = threading.Event()
+        if not play.waits:
+            self.end.set()
+
+    @property
+    def output(self) -> Path:
+        """The job's output folder, which is its first mount."""
+        return Path(self.spec.mounts[0].source)
+
+
+@dataclass
+class FakeEngine:
+    """An engine without containers. ``plays`` says by job number what a container does.
+
+    ``calls`` holds every request that changes something: its name, and the job's number (for
+    ``stop`` the grace as well).
+    """
+
+    plays: Mapping[int, Play] = field(default_factory=dict)
+    machine: Host = HOST
+    images: dict[str, Image] = field(default_factory=dict)
+    registry: dict[str, Image] = field(default_factory=dict)
+    volumes: frozenset[str] = frozenset()
+    #: Answers ``probe``: from a specification to exit code and output; may raise.
+    answer: Callable[[ContainerSpec], tuple[int, str]] | None = None
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    probes: list[ContainerSpec] = field(default_factory=list)
+    builds: list[BuildRequest] = field(default_factory=list)
+    archives: list[bytes] = field(default_factory=list)
+    layers: list[tuple[str, str, dict[str, str], str]] = field(default_factory=list)
+    containers: dict[str, FakeContainer] = field(default_factory=dict)
+    most_at_once: int = 0
+
+    def __post_init__(self) -> None:
+        self._changed = threading.Condition()
+
+    # ---- what a test does with it ----------------------------------------------------------------
+
+    @property
+    def running(self) -> set[int]:
+        return {
+            _number(container.spec)
+            for container in self.containers.values()
+            if container.started and not container.over
+        }
+
+    @property
+    def specs(self) -> dict[int, ContainerSpec]:
+        return {_number(container.spec): container.spec for container in self.containers.values()}
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition``, which is looked at whenever something happens."""
+        with self._changed:
+            if not self._changed.wait_for(condition, PATIENCE):
+                raise TimeoutError(f"did not happen; so far: {self.calls}")
+
+    def wait_for_call(self, *call: Any) -> None:
+        self.wait_for(lambda: call in self.calls)
+
+    def release(self, number: int) -> None:
+        """Let the container of a job end."""
+        next(c for c in self.containers.values() if _number(c.spec) == number).end.set()
+
+    # ---- Engine ----------------------------------------------------------------------------------
+
+    def host(self) -> Host:
+        return self.machine
+
+    def find_image(self, reference: str) -> Image | None:
+        return self.images.get(reference)
+
+    def pull(self, reference: str, show: Show) -> Image:
+        self._note("pull", reference)
+        if reference not in self.registry:
+            raise ImageError(f"Could not pull the image {reference}: no such image")
+        show("layer: done")
+        self.images[reference] = self.registry[reference]
+        return self.images[reference]
+
+    def build(self, request: BuildRequest, context: BinaryIO, show: Show) -> Image:
+        self._note("build", request.tag)
+        self.builds.append(request)
+        self.archives.append(context.read())
+        show("Step 1/1 : FROM scratch")
+        image = Image(f"sha256:{len(self.builds):064x}", request.tag)
+        self.images[request.tag] = image
+        return image
+
+    def add_layer(
+        self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str], *, fresh: str
+    ) -> Image:
+        self._note("add_layer", tag)
+        self.archives.append(archive.read())
+        self.layers.append((image, tag, dict(labels), fresh))
+        return Image(f"sha256:{0xABC:064x}", tag)
+
+    def remove_image(self, image: str) -> None:
+        self._note("remove_image", image)
+
+    def volume_exists(self, name: str) -> bool:
+        return name in self.volumes
+
+    def probe(self, spec: ContainerSpec, limit: int) -> tuple[int, str]:
+        self.probes.append(spec)
+        if self.answer is None:
+            raise EngineError("this engine was not expected to be asked")
+        code, output = self.answer(spec)
+        return code, output[:limit]
+
+    def create(self, spec: ContainerSpec) -> str:
+        play = self.plays.get(_number(spec), Play())
+        self._note("create", _number(spec))
+        if play.create_error is not None:
+            raise EngineError(play.create_error)
+        with self._changed:
+            name = f"container-{len(self.containers)}"
+            self.containers[name] = FakeContainer(spec, play)
+        return name
+
+    def start(self, container: str) -> None:
+        found = self.containers[container]
+        self._note("start", _number(found.spec))
+        if found.play.start_gate is not None:
+            found.play.start_gate.wait(PATIENCE)
+        if found.play.start_error is not None:
+            raise EngineError(found.play.start_error)
+        with self._changed:
+            found.started = True
+            self.most_at_once = max(self.most_at_once, len(self.running))
+            self._changed.notify_all()
+
+    def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
+        found = self.containers[container]
+        if found.outages:
+            found.outages -= 1
+            raise EngineError("connection refused")
+        for number, line in enumerate(found.play.lines):
+            stamp = f"2026-11-22T10:00:{number:02d}.000000000Z"
+            if since is None or stamp > since:
+                yield f"{stamp} {line}".encode()
+        found.end.wait(PATIENCE)
+        with self._changed:
+            if found.restarts:
+                found.restarts -= 1
+                return
+            if not found.over and found.play.result is not None and found.started:
+                result = found.output / ".docker" / "result.json"
+                result.parent.mkdir(parents=True, exist_ok=True)
+                result.write_text(json.dumps(found.play.result))
+            found.over = True
+            self._changed.notify_all()
+
+    def state(self, container: str) -> ContainerState | None:
+        found = self.containers.get(container)
+        if found is None or found.play.vanishes:
+            return None
+        return ContainerState(
+            running=found.started and not found.over,
+            exit_code=found.exit_code,
+            oom_killed=found.play.oom_killed,
+            stopped=False,
+            signal=None,
+            error="",
+            started_at="2026-11-22T10:00:00Z",
+            finished_at="2026-11-22T10:01:00Z",
+        )
+
+    def stop(self, container: str, grace: float) -> None:
+        found = self.containers[container]
+        with self._changed:
+            if found.started and (grace == 0 or not found.play.ignores_sigterm):
+                found.restarts = 0
+                if found.play.waits and not found.end.is_set():
+                    found.exit_code = 137 if grace == 0 else 143
+                    found.over = True  # it leaves no result
+                found.end.set()
+        self._note("stop", _number(found.spec), grace)
+
+    def remove(self, container: str) -> None:
+        found = self.containers[container]
+        self._note("remove", _number(found.spec))
+
+    def _note(self, *call: Any) -> None:
+        with self._changed:
+            self.calls.append(call)
+            self._changed.notify_all()
+
+
+def _number(spec: ContainerSpec) -> int:
+    return int(dict(spec.labels).get("hydra.docker.job", -1))
+
+
+@dataclass
+class FakeTracker:
+    """A tracking system that only writes down what it is told. ``broken`` methods raise."""
+
+    store: StoreAccess = StoreAccess()
+    broken: frozenset[str] = frozenset()
+    sweep: SweepRun | None = None
+    jobs: dict[str, JobRun] = field(default_factory=dict)
+    ends: dict[str | None, JobRunEnd] = field(default_factory=dict)
+    #: What has become of the parent run, in order.
+    statuses: list[str] = field(default_factory=list)
+
+    def open_sweep(self, sweep: SweepRun) -> str | None:
+        self._may("open_sweep")
+        self.sweep = sweep
+        self.statuses.append("RUNNING")
+        return "parent"
+
+    def access(self) -> StoreAccess:
+        return self.store
+
+    def open_job(self, job: JobRun) -> str | None:
+        self._may("open_job")
+        run_id = f"run-{job.tags['hydra.docker.job']}"
+        self.jobs[run_id] = job
+        return run_id
+
+    def job_environment(self, run_id: str | None) -> tuple[tuple[str, str], ...]:
+        return () if run_id is None else (("MLFLOW_RUN_ID", run_id),)
+
+    def close_job(self, run_id: str | None, end: JobRunEnd) -> None:
+        self._may("close_job")
+        self.ends[run_id] = end
+
+    def reopen_sweep(self) -> None:
+        self._may("reopen_sweep")
+        self.statuses.append("RUNNING")
+
+    def close_sweep(self, status: RunStatus) -> None:
+        self._may("close_sweep")
+        self.statuses.append(status.value)
+
+    def _may(self, method: str) -> None:
+        if method in self.broken:
+            raise TrackingError(f"{method}: the store does not answer")
