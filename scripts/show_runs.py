@@ -1,9 +1,11 @@
 """Print the newest sweep of an experiment, as MLflow's default store in this folder has it."""
 
+import os
 import sys
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 
 def main(experiment_name: str) -> None:
@@ -21,14 +23,15 @@ def main(experiment_name: str) -> None:
     rows = [names, *(_row(run) for run in sorted(jobs, key=lambda run: run.info.start_time))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
     print("\nthe resolved YAML of each run:")
     for run in jobs:
-        path = Path(client.download_artifacts(run.info.run_id, "config.yaml"))
-        print(f"  {run.info.run_name:<16}{path.relative_to(Path.cwd())}")
+        path = Path(run.info.artifact_uri.removeprefix("file://"), "config.yaml")
+        print(f"  {run.info.run_name:<16}{os.path.relpath(path)}")
 
 
-def _row(run: object) -> tuple[str, ...]:
+def _row(run: Run) -> tuple[str, ...]:
     info, data = run.info, run.data
     return (
         info.run_name,

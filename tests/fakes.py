@@ -263,7 +263,7 @@ def _number(spec: ContainerSpec) -> int:
 class FakeTracker:
     """A tracking system that only writes down what it is told. ``broken`` methods raise."""
 
-    store: StoreAccess = StoreAccess()
+    store: StoreAccess = field(default_factory=StoreAccess)
     broken: frozenset[str] = frozenset()
     sweep: SweepRun | None = None
     jobs: dict[str, JobRun] = field(default_factory=dict)

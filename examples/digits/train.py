@@ -54,7 +54,7 @@ def solver(name: str, lr: float, **own: float) -> dict[str, Any]:
     return {"solver": name, "learning_rate_init": lr, **own}
 
 
-def train(  # noqa: PLR0913 (the parameters are the config)
+def train(
     *,
     dataset: dict[str, Any],
     model: dict[str, Any],

@@ -244,6 +244,8 @@ class DockerEngine:
                 return None
             raise
         state = found["State"]
+        if state["Status"] in ("removing", "dead"):  # `docker rm -f` has killed it first
+            return None
         running = bool(state["Running"] or state.get("Restarting"))
         abnormal = not running and state["ExitCode"] != 0
         signal, stopped = self._signals(container, state) if abnormal else (None, False)

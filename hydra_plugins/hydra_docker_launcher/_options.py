@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -265,13 +266,15 @@ class _Reader:
         return tuple(self._convert(name, item, parse_item) for item in self.texts(name))
 
     def items(self, name: str, parse_item: Callable[[str, Any], T]) -> tuple[T, ...]:
-        pairs = self.mapping(name).items()
-        return tuple(self._convert(name, pair, lambda p: parse_item(*p)) for pair in pairs)
+        return tuple(
+            self._convert(f"{name}.{key}", item, partial(parse_item, key))
+            for key, item in self.mapping(name).items()
+        )
 
     def text(self, name: str) -> str | None:
         value = self._node.get(name)
         if value is not None and not str(value).strip():
-            raise self.wrong(name, value, "is empty; leave it out or set it to null")
+            raise self.wrong(name, value, "is empty; leave it out")
         return None if value is None else str(value)
 
     def required(self, name: str) -> str:
@@ -312,6 +315,8 @@ class _Reader:
         items: list[tuple[str, Any]]
         if value is None or isinstance(value, Mapping):
             items = [(str(key), item) for key, item in (value or {}).items()]
+        elif not isinstance(value, (list, tuple)):
+            raise self.wrong(name, value, "must be a mapping of names to values, or a list")
         else:
             split = (item.partition("=") for item in self.texts(name))
             items = [(key, item if equals else None) for key, equals, item in split]
@@ -331,9 +336,7 @@ class _Reader:
     def choice(self, name: str, valid: tuple[str, ...]) -> str:
         value = self._node.get(name)
         if value not in valid:
-            near = difflib.get_close_matches(str(value), valid, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            raise self.wrong(name, value, f"valid is: {', '.join(valid)}{meant}")
+            raise self.wrong(name, value, _valid_are(valid, value))
         return str(value)
 
     def flag(self, name: str) -> bool:
@@ -347,6 +350,12 @@ class _Reader:
             return parse_value(value)
         except (ValueError, TypeError) as error:
             raise self.wrong(name, value, str(error)) from None
+
+
+def _valid_are(valid: tuple[str, ...], value: object) -> str:
+    near = difflib.get_close_matches(str(value), valid, n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"valid is: {', '.join(valid)}{meant}"
 
 
 def _shown(value: object) -> str:
@@ -404,7 +413,7 @@ def _user(value: object) -> str:
     uid, colon, gid = text.partition(":")
     if uid.isdecimal() and (gid.isdecimal() or not colon):
         return text
-    raise ValueError("valid is: host, image, a uid, or uid:gid")
+    raise ValueError(_valid_are(("host", "image", "uid", "uid:gid"), text))
 
 
 def _gpus(value: object) -> Gpus:
@@ -426,10 +435,10 @@ def _ulimit(name: str, value: object) -> Ulimit:
     if set(both) != {"soft", "hard"} or not all(
         re.fullmatch(r"-1|\d+", str(limit)) for limit in both.values()
     ):
-        raise ValueError(f"{name} must be a number (-1: no limit), or have soft and hard")
+        raise ValueError("must be a number (-1: no limit), or have soft and hard")
     soft, hard = int(str(both["soft"])), int(str(both["hard"]))
     if hard != -1 and (soft == -1 or soft > hard):
-        raise ValueError(f"{name}: soft ({soft}) is more than hard ({hard})")
+        raise ValueError(f"soft ({soft}) is more than hard ({hard})")
     return Ulimit(name, soft, hard)
 
 
@@ -501,7 +510,8 @@ def _restart(value: object) -> Restart:
         return Restart(name, int(times))
     if not colon and name in ("no", "on-failure", "unless-stopped", "always"):
         return Restart(name)
-    raise ValueError("valid is: no, on-failure, on-failure:<times>, unless-stopped, always")
+    valid = ("no", "on-failure", "on-failure:<times>", "unless-stopped", "always")
+    raise ValueError(_valid_are(valid, text))
 
 
 def _labels(read: _Reader) -> tuple[tuple[str, str], ...]:

@@ -95,7 +95,7 @@ def pin_code(request: Request, engine: Engine) -> Code:
 def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
     """Pull or build the image, see what it has, and put the commit's files on top of it."""
     labels = _plan.labels(request.sweep, code.source.commit, code.identity.name)
-    image = _image.get_image(engine, request.options, code.source, code.script, labels, log.info)
+    image = _image.get_image(engine, request.options, code.source, code.script, labels, _show)
     log.info("Image %s (%s)", image.reference, image.short)
     facts = _preflight.inspect_image(
         engine,
@@ -120,6 +120,11 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
         labels=labels,
     )
     return Ready(image, facts, layer)
+
+
+def _show(line: str) -> None:
+    """Show what the engine says while it pulls or builds."""
+    print(f"image | {line}", flush=True)
 
 
 def _library(code: Code, facts: Facts) -> Path | None:

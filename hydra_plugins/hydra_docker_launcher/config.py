@@ -150,7 +150,8 @@ class DockerLauncherConf:
     volumes: List[str] = field(default_factory=list)
 
     # {NAME: value}, or a list of NAME=value. A name without a value passes the host's value in.
-    environment: Any = field(default_factory=dict)
+    # (null is none; as a default it lets a config say either form.)
+    environment: Any = None
 
     # A file of NAME=value lines, or a list of them. `environment` wins.
     env_file: Any = None

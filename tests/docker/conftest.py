@@ -99,7 +99,6 @@ def make_repository(
         options = {
             "hydra/launcher": "docker",
             "hydra.launcher.image": image,
-            "hydra.launcher.mem_limit": "256m",
             "hydra.launcher.stop_grace_period": "1s",
             "hydra.launcher.mlflow.enabled": "false",
         }

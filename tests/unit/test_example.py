@@ -8,17 +8,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from mlflow import MlflowClient
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    from omegaconf import DictConfig
+from omegaconf import DictConfig
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -82,11 +78,12 @@ def example() -> ModuleType:
 
 
 def test_same_seed_gives_the_same_result(tmp_path: Path) -> None:
-    """A job of a sweep and the same job alone agree in every loss and in the accuracy; seeds differ.
+    """A job of a sweep and the same job alone agree in each loss and the accuracy; seeds differ.
 
     As it is configured, either optimizer recognises 96 of 100 digits that it has not seen.
     """
-    sweep = run_example(tmp_path / "sweep", "-m", "optimizer=sgd,adam", "training_settings.seed=0,1")
+    seeds = "training_settings.seed=0,1"
+    sweep = run_example(tmp_path / "sweep", "-m", "optimizer=sgd,adam", seeds)
     alone = run_example(tmp_path / "alone", "optimizer=adam", "training_settings.seed=1")
     assert sweep.returncode == 0, sweep.stderr
     assert alone.returncode == 0, alone.stderr

@@ -30,7 +30,7 @@ def test_size(text, number):
 @pytest.mark.parametrize("text", ["", "2x", "-1", "1,5g", "g", "2g2m", "1e3", None, True, "٢x"])
 def test_no_size(text):
     """Anything else says what is valid."""
-    with pytest.raises(ValueError, match="^must be a size such as 512m, 2g or 2147483648"):
+    with pytest.raises(ValueError, match=r"^must be a size such as 512m, 2g or 2147483648"):
         size(text)
 
 
@@ -80,7 +80,7 @@ def test_duration(text, seconds):
 @pytest.mark.parametrize("text", ["", "10 s", "ten", "-1s", "1d", "30s1m", None, "nan", "inf"])
 def test_no_duration(text):
     """Anything else says what is valid."""
-    with pytest.raises(ValueError, match="^must be a time such as 10s, 1m30s, 500ms or 1h$"):
+    with pytest.raises(ValueError, match=r"^must be a time such as 10s, 1m30s, 500ms or 1h$"):
         duration(text)
 
 
@@ -93,12 +93,12 @@ def test_cpu_number(text, number):
 @pytest.mark.parametrize("text", ["all", None, True, "1,5"])
 def test_no_cpu_number(text):
     """What is no number says what is valid."""
-    with pytest.raises(ValueError, match="^must be a number of CPUs such as 0.5 or 2$"):
+    with pytest.raises(ValueError, match=r"^must be a number of CPUs such as 0.5 or 2$"):
         cpu_number(text)
 
 
 @pytest.mark.parametrize("number", [0, -1, 0.001, "inf", "nan"])
 def test_impossible_cpu_number(number):
     """The engine's minimum is a hundredth of a CPU, and there is no limit without a number."""
-    with pytest.raises(ValueError, match="^must be at least 0.01$"):
+    with pytest.raises(ValueError, match=r"^must be at least 0.01$"):
         cpu_number(number)

@@ -1,0 +1,575 @@
+"""Options: what a ``hydra.launcher`` node may say, and what each wrong word is answered with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from hydra_plugins.hydra_docker_launcher import _options, config
+from hydra_plugins.hydra_docker_launcher._errors import OptionError
+from hydra_plugins.hydra_docker_launcher._options import (
+    Build,
+    Gpus,
+    JobOptions,
+    Mlflow,
+    Options,
+    Restart,
+    SweepOptions,
+    Ulimit,
+    Volume,
+    check_names,
+    check_same,
+    parse,
+)
+
+MIB = 1024**2
+ENVIRON = {"TOKEN": "of the host", "SHARED": "too"}
+NAMES = [field.name for field in fields(config.DockerLauncherConf) if field.name != "_target_"]
+VALID = f"Valid are: {', '.join(NAMES)}"
+
+
+#: Every option but env_file, which becomes environment, with a value that is not its default.
+EVERY: dict[str, Any] = {
+    "image": "registry.example:5000/team/train:3",
+    "build": {
+        "context": "docker",
+        "dockerfile": "train.Dockerfile",
+        "target": "runtime",
+        "args": {"CUDA": 12, "DEBUG": False, "TOKEN": None, "UNKNOWN": None},
+        "network": "host",
+    },
+    "pull_policy": "always",
+    "commit": "v1.2",
+    "dirty": "ignore",
+    "delivery": "copy",
+    "cpus": 2,
+    "mem_limit": "2g",
+    "memswap_limit": "3g",
+    "shm_size": "512m",
+    "pids_limit": 100,
+    "gpus": [0, "GPU-1"],
+    "ulimits": {"nofile": 65536, "core": {"soft": 0, "hard": -1}},
+    "user": "1000:1000",
+    "cap_add": ["NET_ADMIN"],
+    "cap_drop": [],
+    "security_opt": ["apparmor=unconfined"],
+    "read_only": True,
+    "tmpfs": ["/tmp:size=64m", "/run"],
+    "devices": ["/dev/null", "/dev/zero:/dev/nothing:r"],
+    "runtime": "runsc",
+    "network_mode": "none",
+    "extra_hosts": ["store:10.0.0.1", "v6:::1", "host.docker.internal=host-gateway"],
+    "init": False,
+    "labels": {"team": "vision", "cost": 3},
+    "volumes": ["./data:/data:ro", "cache:/cache", "/dev/null:/null:rw"],
+    "environment": {"A": 1, "B": True, "TOKEN": None, "UNKNOWN": None},
+    "n_jobs": 3,
+    "timeout_min": 1.5,
+    "stop_grace_period": "1m30s",
+    "restart": "on-failure:3",
+    "fail_fast": True,
+    "dry_run": True,
+    "keep": "all",
+    "mlflow": {
+        "enabled": False,
+        "tracking_uri": "http://tracking:5000",
+        "experiment_name": "digits",
+        "run_name": "first",
+        "tags": {"stage": "draft"},
+    },
+}
+
+
+def node(**options: Any) -> dict[str, Any]:
+    """Return what the launcher gets: the schema of Hydra's registry with a user's options in it."""
+    merged = OmegaConf.merge(config._open_schema(), options)
+    content: dict[str, Any] = OmegaConf.to_container(merged, resolve=True)
+    return content
+
+
+def parsed(folder: Path, **options: Any) -> Options:
+    return parse(node(**options), environ=ENVIRON, folder=folder)
+
+
+def refusal(folder: Path, **options: Any) -> str:
+    with pytest.raises(OptionError) as caught:
+        parsed(folder, **options)
+    return str(caught.value)
+
+
+def test_defaults(tmp_path):
+    """Nothing set: one hardened container per job, as many at once as fit."""
+    assert parsed(tmp_path) == Options(
+        sweep=SweepOptions(
+            image=None,
+            build=Build(None, None, None, (), None),
+            pull_policy="missing",
+            commit="HEAD",
+            dirty="error",
+            delivery="copy",
+            user="host",
+            n_jobs=-1,
+            fail_fast=False,
+            dry_run=False,
+            keep="failed",
+            mlflow=Mlflow(True, None, None, None, ()),
+        ),
+        job=JobOptions(
+            cpus=1.0,
+            mem_limit=None,
+            memswap_limit=None,
+            shm_size=None,
+            pids_limit=4096,
+            gpus=Gpus(),
+            ulimits=(),
+            cap_add=(),
+            cap_drop=("ALL",),
+            security_opt=("no-new-privileges:true",),
+            read_only=False,
+            tmpfs=(),
+            devices=(),
+            runtime=None,
+            network_mode=None,
+            extra_hosts=(),
+            init=True,
+            labels=(),
+            volumes=(),
+            environment=(),
+            timeout=None,
+            stop_grace_period=10.0,
+            restart=Restart("no"),
+        ),
+    )
+
+
+def test_every_option(tmp_path):
+    """Every option set: each arrives, with its unit."""
+    (tmp_path / "data").mkdir()
+
+    assert parsed(tmp_path, **EVERY) == Options(
+        sweep=SweepOptions(
+            image="registry.example:5000/team/train:3",
+            build=Build(
+                context="docker",
+                dockerfile="train.Dockerfile",
+                target="runtime",
+                args=(("CUDA", "12"), ("DEBUG", "false"), ("TOKEN", "of the host")),
+                network="host",
+            ),
+            pull_policy="always",
+            commit="v1.2",
+            dirty="ignore",
+            delivery="copy",
+            user="1000:1000",
+            n_jobs=3,
+            fail_fast=True,
+            dry_run=True,
+            keep="all",
+            mlflow=Mlflow(
+                enabled=False,
+                tracking_uri="http://tracking:5000",
+                experiment_name="digits",
+                run_name="first",
+                tags=(("stage", "draft"),),
+            ),
+        ),
+        job=JobOptions(
+            cpus=2.0,
+            mem_limit=2048 * MIB,
+            memswap_limit=3072 * MIB,
+            shm_size=512 * MIB,
+            pids_limit=100,
+            gpus=Gpus(ids=("0", "GPU-1")),
+            ulimits=(Ulimit("nofile", 65536, 65536), Ulimit("core", 0, -1)),
+            cap_add=("NET_ADMIN",),
+            cap_drop=(),
+            security_opt=("apparmor=unconfined",),
+            read_only=True,
+            tmpfs=(("/tmp", "size=64m"), ("/run", "")),
+            devices=("/dev/null:/dev/null:rwm", "/dev/zero:/dev/nothing:r"),
+            runtime="runsc",
+            network_mode="none",
+            extra_hosts=(
+                ("store", "10.0.0.1"),
+                ("v6", "::1"),
+                ("host.docker.internal", "host-gateway"),
+            ),
+            init=False,
+            labels=(("team", "vision"), ("cost", "3")),
+            volumes=(
+                Volume(str(tmp_path / "data"), "/data", read_only=True, named=False),
+                Volume("cache", "/cache", read_only=False, named=True),
+                Volume("/dev/null", "/null", read_only=False, named=False),
+            ),
+            environment=(("A", "1"), ("B", "true"), ("TOKEN", "of the host")),
+            timeout=90.0,
+            stop_grace_period=90.0,
+            restart=Restart("on-failure", 3),
+        ),
+    )
+
+
+def changes() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name of every option in the schema, with that option alone set."""
+    for name in NAMES:
+        if name in ("build", "mlflow"):
+            kind = {"build": config.BuildConf, "mlflow": config.MlflowConf}[name]
+            for part in (field.name for field in fields(kind)):
+                yield f"{name}.{part}", {name: {part: EVERY[name][part]}}
+        elif name == "env_file":
+            yield name, {name: "one.env"}
+        elif name != "delivery":  # it has one value so far
+            yield name, {name: EVERY[name]}
+
+
+@pytest.mark.parametrize(("name", "option"), list(changes()))
+def test_no_option_is_ignored(tmp_path, name, option):
+    """Whatever the schema accepts, the parser looks at: each option alone makes a difference."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "one.env").write_text("A=1\n")
+
+    assert parsed(tmp_path, **option) != parsed(tmp_path)
+
+
+def test_every_option_is_of_a_job_or_of_the_sweep():
+    """Values have the names of the options; timeouts lose their unit, files become variables."""
+    renamed = {"timeout_min": "timeout"}
+    expected = {renamed.get(name, name) for name in NAMES if name != "env_file"}
+
+    values = {field.name for kind in (SweepOptions, JobOptions) for field in fields(kind)}
+    assert values == expected
+
+
+# ---- names -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("memlimit", " Did you mean mem_limit?"),
+        ("cpu", " Did you mean cpus?"),
+        ("volume", " Did you mean volumes?"),
+        ("Image", " Did you mean image?"),
+        ("zzz", ""),
+    ],
+)
+def test_misspelt_name(tmp_path, name, meant):
+    """A name that is no option is named, with the nearest one and all that there are."""
+    assert refusal(tmp_path, **{name: 1}) == (
+        f"hydra.launcher.{name} is not an option of hydra/launcher=docker.{meant}\n{VALID}"
+    )
+
+
+def test_misspelt_name_in_a_part(tmp_path):
+    """The same for the names below build and mlflow."""
+    assert refusal(tmp_path, build={"dockerfil": "x"}) == (
+        "hydra.launcher.build.dockerfil is not an option of hydra/launcher=docker. "
+        "Did you mean build.dockerfile?\n"
+        "Valid are: build.context, build.dockerfile, build.target, build.args, build.network"
+    )
+    assert refusal(tmp_path, mlflow={"trackin_uri": "x"}) == (
+        "hydra.launcher.mlflow.trackin_uri is not an option of hydra/launcher=docker. "
+        "Did you mean mlflow.tracking_uri?\n"
+        "Valid are: mlflow.enabled, mlflow.tracking_uri, mlflow.experiment_name, "
+        "mlflow.run_name, mlflow.tags"
+    )
+
+
+@pytest.mark.parametrize("name", ["retries", "resume", "detach", "redact", "push"])
+def test_options_whose_turn_is_later(tmp_path, name):
+    """What is not there yet is refused, not ignored."""
+    assert refusal(tmp_path, **{name: True}).startswith(
+        f"hydra.launcher.{name} is not an option of hydra/launcher=docker."
+    )
+
+
+def test_names_are_checked_before_values_are_resolved():
+    """At the start of a sweep, interpolations to job values have no value yet."""
+    early = OmegaConf.merge(config._open_schema(), {"mem_limit": "${model.mem_limit}"})
+    check_names(early)
+
+    early.mem_limt = "${model.mem_limit}"
+    with pytest.raises(OptionError, match=r"mem_limt is not an option .* Did you mean mem_limit\?"):
+        check_names(early)
+
+
+# ---- values ------------------------------------------------------------------------------------
+
+A_SIZE = "must be a size such as 512m, 2g or 2147483648 (b, k, m, g, t; 1k = 1024)"
+A_GPU = "valid is: a number, all, or a list of device ids"
+A_RESTART = "valid is: no, on-failure, on-failure:<times>, unless-stopped, always"
+A_DEVICE = "must be host_path[:container_path[:permissions]]"
+A_VOLUME = "must be source:target or source:target:ro"
+A_PATH = "must be an absolute path in the container, not /"
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        ({"image": " "}, "image= : is empty; leave it out"),
+        ({"commit": ""}, "commit=: is empty; leave it out"),
+        ({"runtime": ""}, "runtime=: is empty; leave it out"),
+        ({"build": {"target": ""}}, "build.target=: is empty; leave it out"),
+        ({"mlflow": {"run_name": ""}}, "mlflow.run_name=: is empty; leave it out"),
+        (
+            {"pull_policy": "allways"},
+            "pull_policy=allways: valid is: always, missing, never; did you mean always?",
+        ),
+        ({"dirty": "snapshot"}, "dirty=snapshot: valid is: error, ignore"),
+        ({"delivery": "clone"}, "delivery=clone: valid is: copy"),
+        ({"keep": "fail"}, "keep=fail: valid is: none, failed, all; did you mean failed?"),
+        ({"user": "me"}, "user=me: valid is: host, image, uid, uid:gid"),
+        ({"user": "hots"}, "user=hots: valid is: host, image, uid, uid:gid; did you mean host?"),
+        ({"user": "1:"}, "user=1:: valid is: host, image, uid, uid:gid"),
+        ({"n_jobs": 0}, "n_jobs=0: must be a positive number, or -1 for as many as fit"),
+        ({"n_jobs": -2}, "n_jobs=-2: must be a positive number, or -1 for as many as fit"),
+        ({"cpus": 0}, "cpus=0.0: must be at least 0.01"),
+        ({"mem_limit": "2x"}, f"mem_limit=2x: {A_SIZE}"),
+        ({"mem_limit": "1m"}, "mem_limit=1m: must be at least 6m, the engine's minimum"),
+        ({"memswap_limit": "-2"}, f"memswap_limit=-2: {A_SIZE}"),
+        ({"shm_size": "big"}, f"shm_size=big: {A_SIZE}"),
+        ({"pids_limit": 0}, "pids_limit=0: must be a positive number, or -1 for no limit"),
+        ({"gpus": "some"}, f"gpus=some: {A_GPU}"),
+        ({"gpus": -1}, f"gpus=-1: {A_GPU}"),
+        ({"gpus": True}, f"gpus=True: {A_GPU}"),
+        ({"gpus": None}, f"gpus=null: {A_GPU}"),
+        ({"gpus": [0, "0"]}, "gpus=[0, '0']: an id is there twice"),
+        (
+            {"ulimits": {"nofile": "many"}},
+            "ulimits.nofile=many: must be a number (-1: no limit), or have soft and hard",
+        ),
+        (
+            {"ulimits": {"nofile": {"soft": 1}}},
+            "ulimits.nofile={'soft': 1}: must be a number (-1: no limit), or have soft and hard",
+        ),
+        (
+            {"ulimits": {"nofile": {"soft": 2, "hard": 1}}},
+            "ulimits.nofile={'soft': 2, 'hard': 1}: soft (2) is more than hard (1)",
+        ),
+        ({"tmpfs": ["tmp"]}, f"tmpfs=tmp: 'tmp' {A_PATH}"),
+        ({"tmpfs": ["/"]}, f"tmpfs=/: '/' {A_PATH}"),
+        ({"devices": ["null"]}, f"devices=null: {A_DEVICE}"),
+        ({"devices": ["/dev/null:r"]}, f"devices=/dev/null:r: {A_DEVICE}"),
+        (
+            {"devices": ["/dev/null:/dev/x:z"]},
+            "devices=/dev/null:/dev/x:z: permissions are one or more of r, w and m",
+        ),
+        ({"devices": ["/dev/no"]}, "devices=/dev/no: there is no device /dev/no on this host"),
+        ({"extra_hosts": ["store"]}, "extra_hosts=store: must be name:address"),
+        (
+            {"labels": {"hydra.docker.job": 1}},
+            "labels.hydra.docker.job=1: hydra.docker.* is the launcher's own",
+        ),
+        ({"volumes": ["/data"]}, f"volumes=/data: {A_VOLUME}"),
+        ({"volumes": ["/dev:/d:ro:z"]}, f"volumes=/dev:/d:ro:z: {A_VOLUME}"),
+        ({"volumes": [":/data"]}, f"volumes=:/data: {A_VOLUME}"),
+        ({"volumes": ["/dev:/d:z"]}, "volumes=/dev:/d:z: 'z' is not a mode; valid is: ro, rw"),
+        ({"volumes": ["/dev:d"]}, f"volumes=/dev:d: 'd' {A_PATH}"),
+        (
+            {"environment": 3},
+            "environment=3: must be a mapping of names to values, or a list",
+        ),
+        ({"environment": ["=1"]}, "environment=: is not a name"),
+        ({"environment": {"A=B": 1}}, "environment=A=B: is not a name"),
+        ({"environment": {"A": [1]}}, "environment.A=[1]: must be a single value"),
+        ({"env_file": 3}, "env_file=3: must be a list of strings"),
+        ({"env_file": [["x"]]}, "env_file=[['x']]: must be a list of strings"),
+        (
+            {"timeout_min": 0},
+            "timeout_min=0.0: must be a positive number of minutes, or null for no limit",
+        ),
+        (
+            {"stop_grace_period": "soon"},
+            "stop_grace_period=soon: must be a time such as 10s, 1m30s, 500ms or 1h",
+        ),
+        ({"restart": "allways"}, f"restart=allways: {A_RESTART}; did you mean always?"),
+        ({"restart": "always:3"}, f"restart=always:3: {A_RESTART}; did you mean always?"),
+        (
+            {"restart": "on-failure:0"},
+            f"restart=on-failure:0: {A_RESTART}; did you mean on-failure?",
+        ),
+    ],
+)
+def test_wrong_value(tmp_path, option, shown):
+    """The message names the option, its value, and what is valid."""
+    assert refusal(tmp_path, **option) == f"hydra.launcher.{shown}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("pids_limit", "x", "pids_limit=x: must be a positive number, or -1 for no limit"),
+        ("cpus", None, "cpus=null: must be a number of CPUs such as 0.5 or 2"),
+        ("read_only", "yes", "read_only=yes: must be true or false"),
+        ("commit", None, "commit=null: must have a value"),
+        ("cap_add", {"A": 1}, "cap_add={'A': 1}: must be a list of strings"),
+        ("ulimits", ["nofile"], "ulimits=['nofile']: must be a mapping of names to values"),
+        ("build", "docker", "build=docker: must be a mapping of names to values"),
+        (
+            "timeout_min",
+            "long",
+            "timeout_min=long: must be a positive number of minutes, or null for no limit",
+        ),
+    ],
+)
+def test_wrong_type(tmp_path, name, value, shown):
+    """Types that the schema refuses already are refused by the parser as well, in its words."""
+    with pytest.raises(OptionError) as caught:
+        parse({**node(), name: value}, environ={}, folder=tmp_path)
+    assert str(caught.value) == f"hydra.launcher.{shown}"
+
+
+@pytest.mark.parametrize(
+    ("value", "restart"),
+    [
+        ("no", Restart("no")),
+        (False, Restart("no")),
+        ("on-failure", Restart("on-failure")),
+        ("on-failure:2", Restart("on-failure", 2)),
+        ("unless-stopped", Restart("unless-stopped")),
+        ("always", Restart("always")),
+    ],
+)
+def test_restart(tmp_path, value, restart):
+    """Docker's policies; YAML reads a bare ``no`` as false."""
+    assert parsed(tmp_path, restart=value).job.restart == restart
+
+
+@pytest.mark.parametrize(
+    ("value", "gpus", "any_"),
+    [
+        (0, Gpus(), False),
+        ("0", Gpus(), False),
+        ([], Gpus(), False),
+        (2, Gpus(count=2), True),
+        ("all", Gpus(all=True), True),
+        ([1], Gpus(ids=("1",)), True),
+    ],
+)
+def test_gpus(tmp_path, value, gpus, any_):
+    """A number, all, or ids; none are no GPUs."""
+    found = parsed(tmp_path, gpus=value).job.gpus
+    assert (found, bool(found)) == (gpus, any_)
+
+
+@pytest.mark.parametrize(
+    ("value", "swap"), [(None, None), ("-1", -1), (-1, -1), ("1g", 1024 * MIB)]
+)
+def test_swap(tmp_path, value, swap):
+    """-1 is unlimited swap, as in Compose."""
+    assert parsed(tmp_path, memswap_limit=value).job.memswap_limit == swap
+
+
+def test_missing_volume(tmp_path):
+    """Docker would make the folder, as root and empty; here it is an error before job 0."""
+    assert refusal(tmp_path, volumes=["./data:/data"]) == (
+        f"hydra.launcher.volumes=./data:/data: {tmp_path}/data does not exist on this host; create "
+        "it first, or correct the path"
+    )
+
+
+def test_volume_paths(tmp_path, monkeypatch):
+    """Relative sources start at the launch folder, ~ is the home, links are followed."""
+    home = tmp_path / "home"
+    (home / "data").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home / "data")
+    monkeypatch.setenv("HOME", str(home))
+
+    volumes = parsed(tmp_path, volumes=[".:/a", "~/data:/b", "./link:/c", "link:/d"]).job.volumes
+
+    assert volumes == (
+        Volume(str(tmp_path), "/a", read_only=False, named=False),
+        Volume(str(home / "data"), "/b", read_only=False, named=False),
+        Volume(str(home / "data"), "/c", read_only=False, named=False),
+        Volume("link", "/d", read_only=False, named=True),
+    )
+
+
+def test_environment_as_list(tmp_path):
+    """A list has NAME=value, NAME= for empty, and NAME for the host's value, if it has one."""
+    options = parsed(tmp_path, environment=["A=1=2", "EMPTY=", "TOKEN", "UNKNOWN"])
+
+    assert options.job.environment == (("A", "1=2"), ("EMPTY", ""), ("TOKEN", "of the host"))
+
+
+def test_env_file(tmp_path):
+    """Lines as for ``docker run --env-file``; later files win, and ``environment`` most of all."""
+    (tmp_path / "one.env").write_text("# comment\n\nA=1\nB='quoted'\nTOKEN\nUNKNOWN\nC=file\n")
+    (tmp_path / "two.env").write_text("A=2\n")
+
+    options = parsed(tmp_path, env_file=["one.env", "two.env"], environment={"C": "option"})
+
+    assert options.job.environment == (
+        ("A", "2"),
+        ("B", "'quoted'"),
+        ("TOKEN", "of the host"),
+        ("C", "option"),
+    )
+    assert parsed(tmp_path, env_file="two.env").job.environment == (("A", "2"),)
+
+
+def test_env_file_that_cannot_be_read(tmp_path):
+    """The message names the file, and the line where one is wrong."""
+    (tmp_path / "bad.env").write_text("A=1\nexport B=2\n")
+
+    assert refusal(tmp_path, env_file="no.env") == (
+        f"hydra.launcher.env_file=no.env: cannot be read: [Errno 2] No such file or directory: "
+        f"'{tmp_path}/no.env'"
+    )
+    assert refusal(tmp_path, env_file="bad.env") == (
+        "hydra.launcher.env_file=bad.env:2: must be lines of NAME=value"
+    )
+
+
+def test_seccomp_profile(tmp_path):
+    """The engine gets a profile's content, as from Docker's command line."""
+    profile = {"defaultAction": "SCMP_ACT_ALLOW"}
+    (tmp_path / "profile.json").write_text(json.dumps(profile, indent=4))
+
+    options = parsed(tmp_path, security_opt=["seccomp=profile.json", "seccomp:unconfined"])
+
+    assert options.job.security_opt == (f"seccomp={json.dumps(profile)}", "seccomp:unconfined")
+    assert refusal(tmp_path, security_opt=["seccomp=no.json"]) == (
+        "hydra.launcher.security_opt=seccomp=no.json: cannot read the seccomp profile: [Errno 2] "
+        f"No such file or directory: '{tmp_path}/no.json'"
+    )
+
+
+# ---- of the sweep, of the job --------------------------------------------------------------------
+
+
+def test_sweep_wide():
+    """What concerns the whole sweep; everything else is each job's own."""
+    assert _options.SWEEP_WIDE == (
+        "image",
+        "build",
+        "pull_policy",
+        "commit",
+        "dirty",
+        "delivery",
+        "user",
+        "n_jobs",
+        "fail_fast",
+        "dry_run",
+        "keep",
+        "mlflow",
+    )
+
+
+def test_sweep_wide_option_that_differs(tmp_path):
+    """The message names the option, both values and both jobs."""
+    one, other = parsed(tmp_path).sweep, parsed(tmp_path, n_jobs=2).sweep
+
+    check_same(one, "job #0 (a=1)", one, "job #1 (a=2)")
+    with pytest.raises(OptionError) as caught:
+        check_same(one, "job #0 (a=1)", other, "job #1 (a=2)")
+    assert str(caught.value) == (
+        "hydra.launcher.n_jobs must be the same for all jobs of a sweep, but is -1 for job #0 "
+        "(a=1) and 2 for job #1 (a=2)"
+    )
