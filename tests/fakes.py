@@ -146,10 +146,16 @@ class FakeEngine:
         self.images[reference] = self.registry[reference]
         return self.images[reference]
 
-    def build(self, request: BuildRequest, context: BinaryIO, show: Show) -> Image:
+    def build(self, request: BuildRequest, context: Path, show: Show) -> Image:
         self._note("build", request.tag)
         self.builds.append(request)
-        self.archives.append(context.read())
+        self.contexts.append(
+            {
+                str(file.relative_to(context)): file.read_bytes()
+                for file in sorted(context.rglob("*"))
+                if file.is_file()
+            }
+        )
         show("Step 1/1 : FROM scratch")
         image = Image(f"sha256:{len(self.builds):064x}", request.tag)
         self.images[request.tag] = image

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import docker
@@ -93,12 +94,11 @@ class DockerEngine:
             raise ImageError(f"The engine has pulled {reference}, but does not know it")
         return image
 
-    def build(self, request: BuildRequest, context: BinaryIO, show: Show) -> Image:
+    def build(self, request: BuildRequest, context: Path, show: Show) -> Image:
         last: list[str] = []
         with _engine_errors(f"build the image {request.tag}", ImageError):
             for step in self._api.build(
-                fileobj=context,
-                custom_context=True,
+                path=str(context),
                 tag=request.tag,
                 dockerfile=request.dockerfile,
                 target=request.target,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from ._options import NO_GPUS, NO_RESTART, Gpus, Restart, Ulimit
@@ -141,8 +142,11 @@ class Engine(Protocol):
     def pull(self, reference: str, show: Show) -> Image:
         """Pull an image, showing progress."""
 
-    def build(self, request: BuildRequest, context: BinaryIO, show: Show) -> Image:
-        """Build an image from a context (a tar archive), showing the builder's output."""
+    def build(self, request: BuildRequest, context: Path, show: Show) -> Image:
+        """Build an image from a folder, but for what its .dockerignore names.
+
+        Shows the builder's output.
+        """
 
     def add_layer(
         self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str], *, fresh: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -149,23 +148,9 @@ def _built(
         labels=labels,
         pull=options.pull_policy == "always",
     )
-    with (
-        tempfile.TemporaryDirectory(prefix="hydra-docker-") as folder,
-        tempfile.TemporaryFile() as tar,
-    ):
+    with tempfile.TemporaryDirectory(prefix="hydra-docker-") as folder:
         _source.export(source, Path(folder), recipe.folder)
-        with tarfile.open(fileobj=tar, mode="w") as archive:
-            archive.add(folder, arcname=".", filter=_anonymous)
-        tar.seek(0)
-        return engine.build(request, tar, show)
-
-
-def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leave out what differs between two exports of the same commit."""
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    entry.mtime = 0
-    return entry
+        return engine.build(request, Path(folder), show)
 
 
 def _where(recipe: Recipe) -> str:

@@ -138,17 +138,20 @@ class Repository:
         script: str | Path = "app.py",
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        executable: str = sys.executable,
         python: tuple[str, ...] = (),
         **process: Any,
     ) -> Command:
-        """Start the command in ``cwd`` (default: the root); ``python`` are the interpreter's."""
+        """Start the command in ``cwd`` (default: the root); ``python`` are the interpreter's own
+        options, ``process`` what else ``subprocess.Popen`` takes.
+        """
         named = {override.lstrip("+").partition("=")[0] for override in overrides}
         folder = (cwd or self.root) / "multirun" / str(next(self._numbers))
         defaults = {"hydra.sweep.dir": str(folder), **self.defaults}
         line = [f"{key}={value}" for key, value in defaults.items() if key not in named]
         return Command(
             self,
-            (sys.executable, *python, str(script), "-m", *line, *overrides),
+            (executable, *python, str(script), "-m", *line, *overrides),
             folder,
             cwd or self.root,
             {**self.environment, **(environment or {})},

@@ -99,8 +99,8 @@ def test_order(ends: Ends) -> None:
 def test_command(ends: Ends) -> None:
     """A sweep with failed jobs exits with 1, counts the ends, and shows the first error."""
     assert ends.finished.status == 1
-    counts = next(line for line in ends.finished.output.splitlines() if " completed, " in line)
-    assert sorted(re.findall(r"\d+ [a-z ]+", counts)) == [
+    counts = next(re.finditer(r"\[HYDRA\] ((\d+ [a-z ]+(, |\n))+)", ends.finished.output))[1]
+    assert sorted(counts.strip().split(", ")) == [
         "1 lost",
         "1 out of memory",
         "1 stopped",
