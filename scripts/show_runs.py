@@ -15,12 +15,13 @@ def main(experiment_name: str) -> None:
         sys.exit(f"there is no experiment {experiment_name} in {Path.cwd() / 'mlflow.db'}")
     runs = client.search_runs([experiment.experiment_id], order_by=["start_time DESC"])
     newest = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-    jobs = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == newest.info.run_id]
+    parent = newest.info.run_id
+    jobs = [run for run in reversed(runs) if run.data.tags.get("mlflow.parentRunId") == parent]
     print(f"\nexperiment {experiment_name}, sweep {newest.info.run_name}: {newest.info.status}")
     print(f"commit {newest.data.tags['mlflow.source.git.commit'][:12]}", end=", ")
     print(f"image {newest.data.tags['mlflow.docker.image.id'][7:19]}\n")
     names = ("run", "status", "accuracy", "loss", "seconds")
-    rows = [names, *(_row(run) for run in sorted(jobs, key=lambda run: run.info.start_time))]
+    rows = [names, *map(_row, jobs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

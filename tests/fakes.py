@@ -96,6 +96,7 @@ class FakeEngine:
     probes: list[ContainerSpec] = field(default_factory=list)
     builds: list[BuildRequest] = field(default_factory=list)
     archives: list[bytes] = field(default_factory=list)
+    contexts: list[dict[str, bytes]] = field(default_factory=list)
     layers: list[tuple[str, str, dict[str, str], str]] = field(default_factory=list)
     containers: dict[str, FakeContainer] = field(default_factory=dict)
     most_at_once: int = 0

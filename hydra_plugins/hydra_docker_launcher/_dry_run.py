@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import shlex
 from collections.abc import Iterator
 
-from ._engine import ContainerSpec
+from ._engine import ContainerSpec, Mount
 
 
 def docker_run(spec: ContainerSpec) -> str:
@@ -32,11 +34,22 @@ def _options(spec: ContainerSpec) -> Iterator[tuple[str, str | None]]:
     for name, value in spec.environment:
         yield "--env", f"{name}={value}"
     for mount in spec.mounts:
-        kind = "volume" if mount.named else "bind"
-        readonly = ",readonly" if mount.read_only else ""
-        yield "--mount", f"type={kind},source={mount.source},target={mount.target}{readonly}"
+        yield "--mount", _mount(mount)
     for name, value in spec.labels:
         yield "--label", f"{name}={value}"
+
+
+def _mount(mount: Mount) -> str:
+    """Return a mount as Docker reads it: a line of CSV (sweep folders like to have commas)."""
+    fields = [
+        f"type={'volume' if mount.named else 'bind'}",
+        f"source={mount.source}",
+        f"target={mount.target}",
+        *(["readonly"] if mount.read_only else []),
+    ]
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(fields)
+    return line.getvalue()
 
 
 def _limits(spec: ContainerSpec) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ._engine import ContainerState
 from ._tracking import RunStatus
 
 MAX_RESULT = 8 * 1024 * 1024  # bytes
+MAX_TEXT = 10_000  # characters of a message in a cause
 
 
 class End(str, Enum):
@@ -62,11 +63,14 @@ def read_result(path: Path) -> dict[str, Any] | None:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
-    with os.fdopen(handle, "rb") as file:
+    try:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_RESULT:
             return None
-        content = file.read(MAX_RESULT + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            content = file.read(MAX_RESULT + 1)
+    finally:
+        os.close(handle)
     try:
         result = json.loads(content)
     except (ValueError, RecursionError):
@@ -82,6 +86,17 @@ def not_started(reason: str) -> Outcome:
 
 def stopped(reason: str, exit_code: int | None = None) -> Outcome:
     return Outcome(End.STOPPED, reason, exit_code)
+
+
+def before_restart(state: ContainerState, result: dict[str, Any] | None) -> ContainerState:
+    """Return ``state`` as it was at the job's own end.
+
+    A restart policy has started the container once more since, and the launcher has stopped it.
+    """
+    result = result or {}
+    code = {"completed": 0, "error": 1}.get(str(result.get("outcome")), result.get("code"))
+    exit_code = code if isinstance(code, int) else state.exit_code
+    return replace(state, running=False, exit_code=exit_code, stopped=False, signal=None)
 
 
 def decide(
@@ -125,10 +140,8 @@ def decide(
         return stopped("somebody stopped its container (docker stop)", code)
     if result.get("outcome") == "error":
         error = _error(result) or {}
-        kind, message = error.get("type", "an exception"), error.get("message", "")
-        return Outcome(
-            End.ERROR, f"raised {kind}: {message}".rstrip(": "), code, error=error or None
-        )
+        cause = f"raised {_text(error.get('type'))}: {_text(error.get('message'))}"
+        return Outcome(End.ERROR, cause.rstrip(": "), code, error=error or None)
     return Outcome(End.EXITED, _exit_cause(state, result, completed), code)
 
 
@@ -142,7 +155,7 @@ def _completed(state: ContainerState, result: dict[str, Any]) -> Outcome:
         "completed",
         0,
         value=result.get("value"),
-        not_json=str(not_json) if not_json is not None else None,
+        not_json=None if not_json is None else _text(not_json),
         warning=warning,
     )
 
@@ -152,12 +165,18 @@ def _error(result: dict[str, Any]) -> dict[str, Any] | None:
     return error if isinstance(error, dict) else None
 
 
+def _text(value: object) -> str:
+    """Return a word that the container wrote; it may be anything."""
+    text = str(value) if isinstance(value, (str, int, float)) else "?"
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+
+
 def _exit_cause(state: ContainerState, result: dict[str, Any], completed: bool) -> str:
     code = state.exit_code
     if completed or result.get("after") == "completed":
         return f"its task function returned, but the script then ended with exit code {code}"
     if result.get("outcome") == "exited":
-        return f"called sys.exit({result.get('code')}) before its task function returned"
+        return f"called sys.exit({_text(result.get('code'))}) before its task function returned"
     if state.signal is not None:
         return f"its container was sent {_signal_name(state.signal)} from outside (docker kill)"
     if code > 128 and _is_signal(code - 128):

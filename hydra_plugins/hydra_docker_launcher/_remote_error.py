@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import os
+import stat
 from types import CodeType, FrameType, FunctionType, TracebackType
 from typing import Any
 
 MAX_CHAIN = 20
+MAX_SOURCE = 10 * 1024 * 1024  # bytes of a file whose lines a traceback shows
 
 
 def rebuild(encoded: dict[str, Any]) -> Exception | None:
@@ -15,10 +18,12 @@ def rebuild(encoded: dict[str, Any]) -> Exception | None:
     Only Python's built-in types are made again, from JSON arguments: for any other, code of the
     container's choice would have to run here.
     """
-    error = _rebuild(encoded, 0)
-    if error is None or not isinstance(error, Exception) or str(error) != encoded.get("message"):
+    try:
+        error = _rebuild(encoded, 0)
+        same = str(error) == encoded.get("message")
+    except Exception:  # noqa: BLE001  (the container's words may be anything; the sweep goes on)
         return None
-    return error
+    return error if same and isinstance(error, Exception) else None
 
 
 def _rebuild(encoded: Any, depth: int) -> BaseException | None:
@@ -34,9 +39,11 @@ def _rebuild(encoded: Any, depth: int) -> BaseException | None:
         error = kind(*arguments)
     except Exception:  # noqa: BLE001  (whatever a constructor does with arguments not its own)
         return None
-    error.__cause__ = _chained(encoded.get("cause"), depth)
     error.__context__ = _chained(encoded.get("context"), depth)
-    for note in encoded.get("notes") or ():
+    if encoded.get("cause") is not None:  # setting it hides the context
+        error.__cause__ = _chained(encoded["cause"], depth)
+    notes = encoded.get("notes")
+    for note in notes if isinstance(notes, list) else ():
         add_note(error, str(note))
     return error.with_traceback(_frames(encoded.get("frames")))
 
@@ -70,9 +77,25 @@ def _frames(encoded: Any) -> TracebackType | None:
     for item in reversed(encoded):
         if not (isinstance(item, list) and len(item) == 3 and isinstance(item[2], int)):
             return None
-        filename, name, line = str(item[0]), str(item[1]), max(1, min(item[2], 10**6))
+        filename, name, line = _file(str(item[0])), str(item[1]), max(1, min(item[2], 10**6))
         result = TracebackType(result, _frame(filename, name, line), -1, line)
     return result
+
+
+def _file(name: str) -> str:
+    """Return the name of a source file, in brackets where ``traceback`` must not read it.
+
+    The container has chosen it: a device or a pipe has no end.
+    """
+    try:
+        facts = os.stat(name)
+    except FileNotFoundError:
+        readable = True
+    except (OSError, ValueError):
+        readable = False
+    else:
+        readable = stat.S_ISREG(facts.st_mode) and 0 < facts.st_size <= MAX_SOURCE
+    return name if readable and name.startswith("/") else f"<{name.strip('<>')}>"
 
 
 class _SyntheticTraceback(Exception):  # noqa: N818

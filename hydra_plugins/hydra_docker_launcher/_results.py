@@ -54,8 +54,8 @@ def exception(job: Job, outcome: Outcome) -> Exception:
         if error is not None:
             add_note(error, report)
             return error
-        text = str(outcome.error.get("traceback") or "").rstrip()
-        return JobError(f"{report}\n\n{text}")
+        text = outcome.error.get("traceback")
+        return JobError(f"{report}\n\n{text.rstrip()}" if isinstance(text, str) else report)
     return JobError(report)
 
 

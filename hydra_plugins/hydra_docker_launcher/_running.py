@@ -192,6 +192,9 @@ class _Running:
                 return state
             if self._spec.restart.name in FINAL_POLICIES and self.job.paths.result.exists():
                 self._engine.stop(container, self._spec.stop_grace_period)
+                state = self._engine.state(container)
+                result = _outcome.read_result(self.job.paths.result)
+                return None if state is None else _outcome.before_restart(state, result)
             time.sleep(POLL)
 
     def _clean_up(self) -> None:

@@ -240,8 +240,10 @@ def encode_value(value):
 
 
 def to_plain(value):
-    if value is None or isinstance(value, (bool, str)):
-        return value if value is None else (bool(value) if isinstance(value, bool) else str(value))
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)  # of an Enum whose members are strings, the string
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
@@ -264,7 +266,7 @@ def to_plain(value):
 def encode_error(error, depth=0, seen=()):
     kind = type(error)
     try:
-        args = [to_plain(item) for item in error.args]
+        args = [to_plain(item) for item in arguments(error)]
         if len(json.dumps(args)) > MAX_TEXT:
             args = None
     except Exception:
@@ -291,6 +293,16 @@ def encode_error(error, depth=0, seen=()):
         seen = (*seen, id(error))
         encoded[relation] = encode_error(cause, depth + 1, seen)
     return encoded
+
+
+def arguments(error):
+    """Return what the exception is made again from; OSError keeps its file names elsewhere."""
+    if isinstance(error, OSError) and error.filename is not None and len(error.args) == 2:
+        names = [error.filename]
+        if error.filename2 is not None:
+            names += [None, error.filename2]
+        return [*error.args, *names]
+    return error.args
 
 
 def frames_of_user(frames):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +71,7 @@ class Ends:
 
 
 @pytest.fixture(scope="module")
-def ends(make_repository: MakeRepository) -> Iterator[Ends]:
+def ends(make_repository: MakeRepository) -> Ends:
     """Run the sweep; kill, stop and remove the containers of three jobs from outside."""
     repository = make_repository("ends", n_jobs="4")
     command = repository.start("how=" + ",".join(HOWS), "hydra/sweeper=recording")
@@ -85,7 +84,7 @@ def ends(make_repository: MakeRepository) -> Iterator[Ends]:
         number = HOWS.index(how)
         command.wait_for_line(number, "waiting")
         end(command.container(number))
-    yield Ends(repository, command.finish())
+    return Ends(repository, command.finish())
 
 
 def test_order(ends: Ends) -> None:
@@ -138,10 +137,11 @@ def test_builtin_exception(ends: Ends) -> None:
     error = ends.error("raise_builtin")
     assert (error["type"], error["text"]) == ("ValueError", "lr must be positive")
     number = ends.number("raise_builtin")
-    assert error["notes"] == [
+    report = (
         f"job #{number} (how=raise_builtin) error: raised ValueError: lr must be positive\n"
         f"Log: {ends.finished.folder}/{number}/container.log"
-    ]
+    )
+    assert error["notes"] == [report]
     script = str(ends.repository.root / "app.py")
     frames = [(file, name) for file, name, _ in error["frames"]]
     assert frames[-2:] == [(script, "main"), (script, "raise_builtin")]

@@ -206,7 +206,7 @@ def _python_for(user: int) -> tuple[str, str]:
 
     The tests' own may lie in root's home: then the system's, if it is of the same version.
     """
-    path = os.pathsep.join(entry for entry in sys.path if entry and os.path.isdir(entry))
+    path = os.pathsep.join(entry for entry in sys.path if entry and Path(entry).is_dir())
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     for executable in (sys.executable, f"/usr/bin/python{version}"):
         try:
