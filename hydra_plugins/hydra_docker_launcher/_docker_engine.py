@@ -281,8 +281,9 @@ class DockerEngine:
     def stop(self, container: str, grace: float) -> None:
         try:
             with _engine_errors("stop the container"):
-                self._api.update_container(container, restart_policy={"Name": "no"})
                 self._api.stop(container, timeout=round(grace))
+                # Not before: the engine refuses to update one that is just ending by itself.
+                self._api.update_container(container, restart_policy={"Name": "no"})
         except EngineError as error:
             if not isinstance(error.__cause__, NotFound):
                 raise

@@ -84,6 +84,10 @@ def not_started(reason: str) -> Outcome:
     return Outcome(End.NOT_STARTED, reason)
 
 
+def lost(reason: str) -> Outcome:
+    return Outcome(End.LOST, reason)
+
+
 def stopped(reason: str, exit_code: int | None = None) -> Outcome:
     return Outcome(End.STOPPED, reason, exit_code)
 

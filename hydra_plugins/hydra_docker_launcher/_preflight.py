@@ -200,6 +200,7 @@ def _spec(
             security_opt=("no-new-privileges:true",),
             network_mode="none",
             runtime=runtime,
+            init=False,  # which would start where there is no Python, and fail in its own words
         ),
         gpus=Gpus(all=gpus),
         environment=(("HOME", "/"), ("PYTHONDONTWRITEBYTECODE", "1")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -18,6 +19,8 @@ from ._errors import DockerLauncherError, EngineError
 from ._outcome import End, Outcome
 from ._paths import JobPaths
 from ._units import show_size
+
+log = logging.getLogger("hydra_docker_launcher")
 
 POLL = 0.1  # seconds between two looks at a container whose output has ended
 ENGINE_RETRIES = 5  # times an engine that does not answer is asked again
@@ -79,6 +82,8 @@ class _Running:
         self._keep = keep
         self._done = done
         self._container: str | None = None
+        self._started = False
+        self._told_to_stop = False
         self._timed_out: str | None = None
         self._stopped_by: str | None = None
         self._lock = threading.Lock()
@@ -107,9 +112,12 @@ class _Running:
             self._timed_out = self._timed_out or timed_out
             self._stopped_by = self._stopped_by or stopped_by
             container = self._container
-        if container is not None:
-            grace = 0 if now else self._spec.stop_grace_period
-            threading.Thread(target=self._stop_container, args=(container, grace)).start()
+        if container is not None and (now or not self._told_to_stop):
+            self._stop_later(container, 0 if now else self._spec.stop_grace_period)
+
+    def _stop_later(self, container: str, grace: float) -> None:
+        threading.Thread(target=self._stop_container, args=(container, grace)).start()
+        self._told_to_stop = True
 
     def _stop_container(self, container: str, grace: float) -> None:
         try:
@@ -126,13 +134,18 @@ class _Running:
         except Exception as error:  # noqa: BLE001  (nothing of a job may be lost with its thread)
             self._give_up(f"{type(error).__name__}: {error}")
         try:
-            self._recorder.ended(self.job, self.outcome, self._container, state)
+            _record_end(self._recorder, self.job, self.outcome, self._container, state)
             self._clean_up()
+        except Exception as error:  # noqa: BLE001  (the job has ended; the others go on)
+            log.warning("%s: cannot clean up: %s", self.job.title, error)
         finally:
             self._done(self.job.number)
 
     def _give_up(self, reason: str) -> None:
-        self.outcome = _outcome.not_started(reason)
+        if self._started:
+            self.outcome = _outcome.stopped(f"the launcher could not go on watching it: {reason}")
+        else:
+            self.outcome = _outcome.not_started(reason)
         if self._container is not None:
             self._stop_container(self._container, self._spec.stop_grace_period)
 
@@ -155,10 +168,20 @@ class _Running:
         except EngineError as error:
             self.outcome = _outcome.not_started(str(error))
             return None
+        with self._lock:
+            self._started = True
+            called_off = self._stopped_by
+        if called_off:  # while it was being started; to stop it then was too early
+            self._stop_later(container, self._spec.stop_grace_period)
         if self.job.timeout is not None:
             self.deadline = time.monotonic() + self.job.timeout
             self._done(-1)  # wakes the scheduler, which has a new deadline
-        state = self._watch(container, log)
+        try:
+            state = self._watch(container, log)
+        except EngineError as error:
+            lost = _outcome.lost(f"the engine has stopped to answer: {error}")
+            self.outcome = _outcome.stopped(self._stopped_by) if self._stopped_by else lost
+            return None
         self.outcome = _outcome.decide(
             state,
             _outcome.read_result(self.job.paths.result),
@@ -169,7 +192,10 @@ class _Running:
         return state
 
     def _watch(self, container: str, log: BinaryIO) -> ContainerState | None:
-        """Copy the container's output until it has ended for good, through restarts."""
+        """Copy the container's output until it has ended for good, through restarts.
+
+        Raises ``EngineError`` where the engine does not answer for too long.
+        """
         since: str | None = None
         failures = 0
         while True:
@@ -182,20 +208,24 @@ class _Running:
                     since = stamp.decode("ascii", "replace")
                     self._recorder.output(self.job, text.decode("utf-8", "replace"))
                 state = self._engine.state(container)
+                if state is None or not state.running:
+                    return state
+                if self._spec.restart.name in FINAL_POLICIES and self.job.paths.result.exists():
+                    return self._stop_restarting(container)
             except EngineError:
                 failures += 1
                 if failures > ENGINE_RETRIES:
-                    return None
+                    raise
                 time.sleep(ENGINE_BACKOFF * 2 ** (failures - 1))
-                continue
-            if state is None or not state.running:
-                return state
-            if self._spec.restart.name in FINAL_POLICIES and self.job.paths.result.exists():
-                self._engine.stop(container, self._spec.stop_grace_period)
-                state = self._engine.state(container)
-                result = _outcome.read_result(self.job.paths.result)
-                return None if state is None else _outcome.before_restart(state, result)
-            time.sleep(POLL)
+            else:
+                time.sleep(POLL)
+
+    def _stop_restarting(self, container: str) -> ContainerState | None:
+        """End a container whose job has come to its end, but whose policy starts it again."""
+        self._engine.stop(container, self._spec.stop_grace_period)
+        state = self._engine.state(container)
+        result = _outcome.read_result(self.job.paths.result)
+        return None if state is None else _outcome.before_restart(state, result)
 
     def _clean_up(self) -> None:
         kept = self._keep == "all" or (
@@ -291,16 +321,39 @@ class _Scheduler:
         for job in pending:
             outcome = _outcome.stopped(f"not started: {reason}")
             self._outcomes[job.number] = outcome
-            self._recorder.ended(job, outcome, None, None)
+            _record_end(self._recorder, job, outcome, None, None)
         pending.clear()
 
     def _abort(self, reason: str) -> None:
-        self._stop_all(reason)
+        """Stop every container and wait for all; Ctrl-C at any moment of that kills them."""
+        now = False
         while self._running:
             try:
-                self._take_out(self._events.get())
+                self._stop_all(reason, now=now)
+                while self._running:
+                    self._take_out(self._events.get())
             except KeyboardInterrupt:
-                self._stop_all(reason, now=True)
+                now = True
+
+
+def _record_end(
+    recorder: Recorder,
+    job: RunnableJob,
+    outcome: Outcome,
+    container: str | None,
+    state: ContainerState | None,
+) -> None:
+    """Write down how a job has ended; where that fails, the job has ended all the same."""
+    try:
+        recorder.ended(job, outcome, container, state)
+    except Exception as error:  # noqa: BLE001  (a full disk, a closed terminal)
+        log.error(  # noqa: TRY400  (for the user, without a stack)
+            "%s %s, but that could not be recorded: %s: %s",
+            job.title,
+            outcome.end.value,
+            type(error).__name__,
+            error,
+        )
 
 
 def _new_file(path: os.PathLike[str]) -> BinaryIO:

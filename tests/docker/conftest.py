@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import docker
 import pytest
 from docker.errors import APIError, DockerException, ImageNotFound
-from sweep_command import Repository, command_environment
+from sweep_command import MakeRepository, Repository, command_environment
 
 BASE = os.environ.get("HYDRA_DOCKER_TEST_BASE") or "hydra-docker-launcher-base:bookworm"
 HYDRA = metadata.version("hydra-core")
@@ -21,8 +21,6 @@ DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 PIP_INSTALL = (
     "python3 -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore"
 )
-
-MakeRepository = Callable[..., Repository]
 
 
 @pytest.fixture(scope="session")

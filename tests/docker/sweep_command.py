@@ -148,6 +148,8 @@ class Repository:
         named = {override.lstrip("+").partition("=")[0] for override in overrides}
         folder = (cwd or self.root) / "multirun" / str(next(self._numbers))
         defaults = {"hydra.sweep.dir": str(folder), **self.defaults}
+        if "hydra/launcher=basic" in overrides:
+            defaults = {"hydra.sweep.dir": str(folder)}
         line = [f"{key}={value}" for key, value in defaults.items() if key not in named]
         return Command(
             self,
@@ -189,6 +191,10 @@ class Repository:
             self.api.remove_container(container["Id"], v=True, force=True)
         for image in self._labelled():
             self.api.remove_image(image["Id"], force=True)
+
+
+#: ``make_repository(app, **options of hydra.launcher)``
+MakeRepository = Callable[..., Repository]
 
 
 class Command:

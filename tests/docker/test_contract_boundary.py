@@ -6,8 +6,7 @@ import os
 from typing import Any
 
 import pytest
-from conftest import MakeRepository
-from sweep_command import Finished, Repository
+from sweep_command import Finished, MakeRepository, Repository
 
 
 @pytest.fixture(scope="module")

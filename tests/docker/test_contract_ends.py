@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from conftest import MakeRepository
 from docker.errors import NotFound
-from sweep_command import Finished, Repository
+from sweep_command import Finished, MakeRepository, Repository
 
 HOWS = (
     "wait_for_kill",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import MakeRepository
-from sweep_command import Repository
+from sweep_command import MakeRepository, Repository
 
 BUILD = "hydra.launcher.build."
 

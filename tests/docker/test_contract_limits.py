@@ -6,8 +6,7 @@ from typing import Any
 
 import docker
 import pytest
-from conftest import MakeRepository
-from sweep_command import Finished
+from sweep_command import Finished, MakeRepository
 
 MIB = 1024**2
 PAGE = 4096

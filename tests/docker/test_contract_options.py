@@ -14,8 +14,7 @@ from typing import Any
 
 import docker
 import pytest
-from conftest import MakeRepository
-from sweep_command import Finished
+from sweep_command import Finished, MakeRepository
 
 CAP_CHOWN, CAP_KILL = 1 << 0, 1 << 5
 OTHER_USER = 12345

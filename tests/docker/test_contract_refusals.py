@@ -8,8 +8,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from conftest import MakeRepository
-from sweep_command import Finished, Repository
+from sweep_command import Finished, MakeRepository, Repository
 
 OPTION = "hydra.launcher."
 HINT = "Set the environment variable HYDRA_FULL_ERROR=1"
@@ -45,8 +44,8 @@ WRONG_VALUES = {
     "n_jobs=0": "n_jobs=0: must be a positive number, or -1 for as many as fit",
     "stop_grace_period=soon": "stop_grace_period=soon: must be a time such as 10s, 1m30s,",
     "restart=sometimes": "restart=sometimes: valid is: no, on-failure, on-failure:<times>,",
-    "user=ada": "user=ada: valid is: host, image, a uid, or uid:gid",
-    "ulimits.nofile={soft: 9, hard: 3}": "nofile: soft (9) is more than hard (3)",
+    "user=ada": "user=ada: valid is: host, image, uid, uid:gid",
+    "ulimits.nofile={soft: 9, hard: 3}": "soft (9) is more than hard (3)",
     "volumes=['/no/such:/data']": "volumes=/no/such:/data: /no/such does not exist on this host; "
     "create it first, or correct the path",
     "volumes=['/tmp:data']": "'data' must be an absolute path in the container, not /",
@@ -221,7 +220,8 @@ def test_dry_run(repository: Repository) -> None:
     )
     assert finished.status == 0
     output = finished.output
-    assert output.startswith(f"# commit {repository.commits[-1]} of {repository.root}\n")
+    assert f"Commit {repository.commits[-1][:12]} of {repository.root}\n" in output
+    assert f"\n# IMAGE is {repository.defaults['hydra.launcher.image']}, with" in output
     assert "\n# job #0 (name=a)\ndocker run --detach --name app-" in output
     assert "\n# job #1 (name=b)\ndocker run --detach --name app-" in output
     for argument in (
@@ -235,4 +235,4 @@ def test_dry_run(repository: Repository) -> None:
         f"--label hydra.docker.commit={repository.commits[-1]}",
     ):
         assert output.count(f"    {argument} \\\n") == 2, argument
-    assert not finished.folder.exists()
+    assert not list(finished.folder.glob("*/.docker"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import MakeRepository
+from sweep_command import MakeRepository
 
 
 @pytest.mark.parametrize("restart", ["on-failure:2", "always", "unless-stopped"])

@@ -1,0 +1,50 @@
+"""What the tests share. The fakes at the two seams are in ``fakes.py`` beside this file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+COMMIT_TIME = 1_700_000_000
+
+
+@pytest.fixture
+def plain_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of the machine that the tests run on; commits of the same time by Ada."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.org")
+        monkeypatch.setenv(f"GIT_{role}_DATE", f"{COMMIT_TIME} +0000")
+
+
+@pytest.fixture
+def commit_files(plain_git: None, tmp_path: Path) -> Callable[..., str]:
+    """Write files (by path) into the repository ``tmp_path/project``, commit, return the id."""
+    root = tmp_path / "project"
+
+    def git(*arguments: str) -> str:
+        command = ("git", "-C", str(root), *arguments)
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(files: dict[str, str]) -> str:
+        if not root.exists():
+            root.mkdir()
+            git("init", "--quiet", "--initial-branch=main")
+        for name, text in files.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        git("add", "--all")
+        git("commit", "--quiet", "--allow-empty", "--message=a commit")
+        return git("rev-parse", "HEAD")
+
+    return commit
