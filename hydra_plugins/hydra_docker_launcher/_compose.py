@@ -71,21 +71,25 @@ def compose(
         with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
             composed.hydra.runtime.output_dir = str(output_dir)
         HydraConfig.instance().set_config(composed)
+        hydra_cfg: Any = HydraConfig.instance().cfg
         resolved, unresolved = resolve(composed)
     finally:
         HydraConfig.instance().cfg = before
     hydra = resolved.hydra
+    plain = _plain(resolved)
+    options = plain.pop("hydra")["launcher"]
+    _drop_plugin_types(hydra)
     return Job(
         number=number,
         name=hydra.job.name,
         overrides=tuple(hydra.overrides.task),
         output_dir=output_dir,
         working_dir=output_dir if _changes_directory(hydra) else Path.cwd(),
-        cfg=_without(composed, "hydra"),
-        hydra_cfg=_only(composed, "hydra"),
-        resolved=_without_plugin_types(resolved),
-        plain=_plain(_without(resolved, "hydra")),
-        options=_plain(hydra.launcher),
+        cfg=_without_hydra(composed),
+        hydra_cfg=hydra_cfg,
+        resolved=resolved,
+        plain=plain,
+        options=options,
         unresolved=unresolved,
     )
 
@@ -140,16 +144,13 @@ def resolve(config: DictConfig) -> tuple[DictConfig, tuple[str, ...]]:
 def _resolve_items(container: Any, unresolved: list[str]) -> None:
     if container._is_none() or container._is_missing() or container._is_interpolation():
         return
-    keys: list[Any] = (
-        list(container.keys()) if isinstance(container, DictConfig) else [*range(len(container))]
-    )
-    for key in keys:
-        if OmegaConf.is_interpolation(container, key):
+    content = container._content
+    for key in list(content) if isinstance(content, dict) else range(len(content)):
+        node = container._get_node(key)
+        if node._is_interpolation():
             _resolve_item(container, key, unresolved)
-        elif not OmegaConf.is_missing(container, key):
-            value = container._get_node(key)
-            if isinstance(value, Container):
-                _resolve_items(value, unresolved)
+        elif isinstance(node, Container):
+            _resolve_items(node, unresolved)
 
 
 def _resolve_item(container: Any, key: Any, unresolved: list[str]) -> None:
@@ -180,29 +181,20 @@ def _changes_directory(hydra: DictConfig) -> bool:
     return bool(chdir)
 
 
-def _without(config: DictConfig, key: str) -> DictConfig:
-    copied = copy.deepcopy(config)
-    with read_write(copied), open_dict(copied):
-        del copied[key]
-    return copied
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    """Return a copy of the task's part of a config, without a copy of Hydra's larger part."""
+    content: Any = composed._content
+    hydra = content.pop("hydra")
+    try:
+        return copy.deepcopy(composed)
+    finally:
+        content["hydra"] = hydra
 
 
-def _only(config: DictConfig, key: str) -> DictConfig:
-    copied = copy.deepcopy(config)
-    with read_write(copied), open_dict(copied):
-        for other in list(copied):
-            if other != key:
-                del copied[other]
-    return copied
-
-
-def _without_plugin_types(resolved: DictConfig) -> DictConfig:
-    copied = copy.deepcopy(resolved)
-    with read_write(copied.hydra), open_dict(copied.hydra):
+def _drop_plugin_types(hydra: DictConfig) -> None:
+    with read_write(hydra), open_dict(hydra):
         for name in PLUGIN_NODES:
-            plain = OmegaConf.to_container(copied.hydra[name], resolve=False)
-            copied.hydra[name] = OmegaConf.create(plain)
-    return copied
+            hydra[name] = OmegaConf.create(OmegaConf.to_container(hydra[name], resolve=False))
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

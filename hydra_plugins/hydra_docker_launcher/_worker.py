@@ -7,14 +7,18 @@ came of it is written as JSON into the job's output folder: the host unpickles n
 
 from __future__ import annotations
 
+import builtins
 import functools
 import importlib
+import importlib.machinery
+import io
 import json
 import os
 import pickle
 import runpy
 import sys
 import traceback
+import types
 import warnings
 
 JOB = "/hydra/job.pickle"
@@ -80,12 +84,25 @@ def main():
 
 def run_target(job):
     if job.kind == "script":
-        runpy.run_path(job.target, run_name="__main__")
+        run_script(job.target)
     elif job.kind == "module":
         runpy.run_module(job.target, run_name="__main__", alter_sys=True)
     else:
         set_version_base(job.version_base)
         run_task(job, load_function(job))
+
+
+def run_script(path):
+    """Run a script as ``python path`` does; ``runpy.run_path`` would change sys.argv[0]."""
+    module = types.ModuleType("__main__")
+    module.__file__ = path
+    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
+    module.__cached__ = None
+    module.__builtins__ = builtins
+    sys.modules["__main__"] = module
+    with io.open_code(path) as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    exec(code, module.__dict__)  # noqa: S102  (the script is what was asked for)
 
 
 def load_function(job):

@@ -212,7 +212,8 @@ class _Entry(ConfigNode):
     def __getattr__(self, name: str) -> DictConfig:
         if name != "node":
             raise AttributeError(name)
-        return _open_schema()
+        self.node = _open_schema()
+        return self.node
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> "_Entry":
         return self  # nobody changes an entry: Hydra copies `node` before it hands it out

@@ -73,7 +73,8 @@ def mlflow_image(api: docker.APIClient, base_image: str) -> str:
 def empty_image(api: docker.APIClient) -> str:
     """An image with one text file: no Python, no shell."""
     tag = "hydra-docker-test:empty"
-    api.import_image_from_data(_tar({"README": b"nothing here\n"}).read(), *tag.split(":"))
+    if not api.images(tag):
+        api.import_image_from_data(_tar({"README": b"nothing here\n"}).read(), *tag.split(":"))
     return tag
 
 

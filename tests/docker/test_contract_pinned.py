@@ -49,7 +49,7 @@ def test_named_revision(make_repository: MakeRepository) -> None:
     repository.commit()
     repository.write("app.py", "what is being edited does not matter then")
     repository.write("app.py", text.replace("hello", "good night"))
-    finished = repository.sweep("hydra.launcher.commit=HEAD~1")
+    finished = repository.sweep("hydra.launcher.commit='HEAD~1'")
     assert finished.status == 0, finished.output
     assert "#0 | hello world\n" in finished.output
     assert finished.ledger["source"]["commit"] == repository.commits[0]

@@ -20,7 +20,7 @@ def main(cfg):
         time.sleep(0.05)
     import late
 
-    here = "edited" if "VERSION = 2" in Path(__file__).read_text() else "as committed"
+    here = "edited" if "VERSION = " + "2" in Path(__file__).read_text() else "as committed"
     print(f"app {VERSION}, late {late.VERSION}, script {here}, image {os.environ.get('MOVED')}")
 
 

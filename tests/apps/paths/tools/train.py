@@ -45,7 +45,7 @@ def main(cfg):
         "cwd": os.getcwd(),
         "original_cwd": get_original_cwd(),
         "absolute_path": to_absolute_path("data/table.csv"),
-        "file": __file__,
+        "file": os.path.normpath(__file__),
         "helper": helper.__file__,
         "name": __name__,
         "argv": sys.argv[0],
@@ -58,8 +58,9 @@ def main(cfg):
         "runtime": [hydra_config.runtime.cwd, hydra_config.runtime.choices["hydra/output"]],
         "types": [OmegaConf.get_type(cfg).__qualname__, repr(cfg.folder), repr(cfg.kind)],
     }
-    seen = [path for path in root.rglob("*") if path.is_file() and ".git" not in path.parts]
-    names = [str(path.relative_to(root)) for path in seen if "multirun" not in path.parts]
+    seen = [path for path in root.rglob("*") if path.is_file()]
+    own = {".git", "multirun", "__pycache__"}
+    names = [str(path.relative_to(root)) for path in seen if not own & set(path.parts)]
     Path(output_dir, "answers.json").write_text(json.dumps(answers))
     Path(output_dir, "files.json").write_text(json.dumps(sorted(names)))
     if os.path.exists("/hydra/config.yaml"):
