@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	scripts/with-engine scripts/demo
 
 test: $(VENV)/.installed check
-	scripts/with-engine scripts/test
+	PYTHON=$(PYTHON) scripts/with-engine scripts/test
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
