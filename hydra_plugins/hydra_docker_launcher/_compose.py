@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 import pickle
+import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from hydra import version
@@ -94,15 +96,25 @@ def compose(
     )
 
 
-def serialize_config(job: Job, dumps: Callable[[Any], bytes] = pickle.dumps) -> bytes:
-    """Return the resolved config with its types. Raises ``TaskError`` that names the type."""
+def serialize_config(job: Job, pickler: type[pickle.Pickler] = pickle.Pickler) -> bytes:
+    """Return the resolved config with its types. Raises ``TaskError`` that names the type.
+
+    Paths go as text: where Python keeps the class differs between its versions.
+    """
+
+    class Pickler(pickler):  # type: ignore[valid-type, misc]
+        def persistent_id(self, value: object) -> tuple[str, str] | None:
+            return ("path", str(value)) if isinstance(value, PurePath) else None
+
+    file = io.BytesIO()
     try:
-        return dumps(job.resolved)
+        Pickler(file, protocol=4).dump(job.resolved)
     except Exception as error:
         raise TaskError(
             f"{job.title}: a type in its config cannot be taken into a container: {error}\n"
             "Define it at the top level of a module of the repository."
         ) from error
+    return file.getvalue()
 
 
 def hydra_files(job: Job) -> dict[str, str]:
@@ -158,6 +170,8 @@ def _resolve_item(container: Any, key: Any, unresolved: list[str]) -> None:
         value = container[key]
         if isinstance(value, Container):
             _resolve_items(value, unresolved)
+        elif isinstance(value, str):
+            value = _escaped(value)
     except InterpolationToMissingValueError:
         value = "???"
     except OmegaConfBaseException as error:
@@ -166,6 +180,21 @@ def _resolve_item(container: Any, key: Any, unresolved: list[str]) -> None:
         return
     with read_write(container):
         container[key] = value
+
+
+def _escaped(text: str) -> str:
+    """Return ``text`` so that it is no interpolation; a password may have ``${`` in it."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def _unescaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unescaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unescaped(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\1\\\$\{", r"\1${", value)
+    return value
 
 
 def _output_dir(config: DictConfig) -> Path:
@@ -208,4 +237,4 @@ def _strings_for_paths(value: Any) -> Any:
         return {key: _strings_for_paths(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_strings_for_paths(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, PurePath) else value

@@ -26,7 +26,7 @@ def content(job: Job, task: Task, restart: str) -> bytes:
     if task.kind == "value":
         import cloudpickle
 
-        config = _compose.serialize_config(job, cloudpickle.dumps)
+        config = _compose.serialize_config(job, cloudpickle.CloudPickler)
     else:
         config = _compose.serialize_config(job)
     return pickle.dumps(

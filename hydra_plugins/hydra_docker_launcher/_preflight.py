@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -91,14 +92,17 @@ def check_function_by_value(facts: Facts, name: str) -> None:
 
 
 def check_versions(facts: Facts) -> None:
-    """Raise ``ImageError`` where the config of this host cannot be read in the image."""
-    ours, theirs = _line(omegaconf.__version__), _line(facts.omegaconf)
-    if ours != theirs or _line(hydra.__version__) != _line(facts.hydra):
+    """Raise ``ImageError`` where the config of this host cannot be read in the image.
+
+    A newer OmegaConf reads what an older one has written, not the other way round.
+    """
+    if _line(facts.omegaconf) < _line(omegaconf.__version__):
+        ours, theirs = ".".join(map(str, _line(hydra.__version__))), facts.hydra
         raise ImageError(
-            f"This host has hydra-core {hydra.__version__} and omegaconf {omegaconf.__version__}, "
-            f"the image has hydra-core {facts.hydra} and omegaconf {facts.omegaconf}; a config "
-            f"can only go to the same line.\nInstall hydra-core {_line(hydra.__version__)} in the "
-            "image, or the image's on this host."
+            f"This host has hydra-core {hydra.__version__} (omegaconf {omegaconf.__version__}), "
+            f"the image has hydra-core {theirs} (omegaconf {facts.omegaconf}): an older line, "
+            f"which cannot read this host's configs.\nInstall hydra-core {ours} in the image, or "
+            f"hydra-core {theirs} on this host."
         )
 
 
@@ -116,8 +120,10 @@ def check_user(facts: Facts, launching_uid: int, cap_add: tuple[str, ...]) -> No
         )
 
 
-def _line(version: str) -> str:
-    return ".".join(version.split(".")[:2])
+def _line(version: str) -> tuple[int, ...]:
+    """Return major and minor of a version."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return tuple(int(number) for number in numbers.groups()) if numbers else ()
 
 
 def _ask(engine: Engine, image: Image, user: str | None, gpus: bool, runtime: str | None) -> Facts:
@@ -214,7 +220,7 @@ def _dotted(version: tuple[int, ...]) -> str:
 def _cached(file: Path) -> Facts | None:
     try:
         return _facts(json.loads(file.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

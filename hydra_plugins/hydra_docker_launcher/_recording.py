@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import sys
 import threading
@@ -191,9 +190,8 @@ class SweepRecorder:
 
     def output(self, job: RunnableJob, text: str) -> None:
         """Show a line of the job's output, without what could play tricks on a terminal."""
-        line = _ESCAPES.sub("", text).translate(_CONTROLS)
         with self._lock:
-            sys.stdout.write(f"#{job.number} | {line}\n")
+            sys.stdout.write(f"#{job.number} | {_harmless(text)}\n")
             sys.stdout.flush()
 
     def ended(
@@ -243,7 +241,7 @@ class SweepRecorder:
             params=_compose.flatten(composed.plain),
             metrics=_metrics(outcome),
             tags={name: str(value) for name, value in tags.items() if value is not None},
-            files={"container.log": job.paths.log},
+            files={"container.log": job.paths.log} if _results.has_log(job.paths) else {},
         )
         try:
             self._tracker.close_job(self._runs.get(job.number), end)
@@ -252,7 +250,7 @@ class SweepRecorder:
 
     def _tell(self, job: Job, outcome: Outcome) -> None:
         if outcome.end is not End.COMPLETED:
-            log.error("%s", _results.describe(job, outcome))
+            log.error("%s", "\n".join(map(_harmless, _results.describe(job, outcome).split("\n"))))
             return
         if outcome.warning:
             log.warning("%s %s", job.title, outcome.warning)
@@ -293,6 +291,11 @@ class SweepRecorder:
             return self._relays[network_mode][0]
 
 
+def _harmless(line: str) -> str:
+    """Return a line of a container's words without what could play tricks on a terminal."""
+    return _ESCAPES.sub("", line).translate(_CONTROLS)
+
+
 def _limits(spec: ContainerSpec) -> dict[str, str]:
     limits = spec.limits
     return {
@@ -312,7 +315,7 @@ def _metrics(outcome: Outcome) -> dict[str, float]:
         name: float(number)
         for name, number in items
         if isinstance(number, (int, float)) and not isinstance(number, bool)
-        if not (isinstance(number, int) and abs(number) > math.inf)
+        if isinstance(number, float) or abs(number) <= sys.float_info.max
     }
 
 

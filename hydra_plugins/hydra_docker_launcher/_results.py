@@ -66,11 +66,16 @@ def describe(job: Job, outcome: Outcome) -> str:
     advice = _ADVICE.get(outcome.end)
     if advice:
         lines.append(advice)
-    if paths.log.is_file():
+    if has_log(paths):
         lines.append(f"Log: {paths.log}")
         if outcome.end is not End.ERROR:
             lines += [f"  {line}" for line in last_lines(paths.log)]
     return "\n".join(lines)
+
+
+def has_log(paths: JobPaths) -> bool:
+    """Tell whether there is a log; a container may have put a link to another file in its place."""
+    return paths.log.is_file() and not paths.log.is_symlink()
 
 
 def last_lines(log: Path, number: int = LAST_LINES) -> list[str]:

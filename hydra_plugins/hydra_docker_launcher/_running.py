@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -25,6 +26,8 @@ log = logging.getLogger("hydra_docker_launcher")
 POLL = 0.1  # seconds between two looks at a container whose output has ended
 ENGINE_RETRIES = 5  # times an engine that does not answer is asked again
 ENGINE_BACKOFF = 1.0  # seconds before the first of them; doubled each time
+#: Seconds. A Ctrl-C that comes just before Python begins to wait is only seen after the wait.
+LONGEST_WAIT = 1.0
 FINAL_POLICIES = ("always", "unless-stopped")
 
 
@@ -295,9 +298,9 @@ class _Scheduler:
     def _next_ended(self) -> _Running | None:
         """Wait until a job has ended or a deadline is near; return the job that has ended."""
         deadlines = [job.deadline for job in self._running.values() if job.deadline is not None]
-        wait = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        wait = min([LONGEST_WAIT, *(deadline - time.monotonic() for deadline in deadlines)])
         try:
-            number = self._events.get(timeout=wait)
+            number = self._events.get(timeout=max(0.0, wait))
         except queue.Empty:
             for job in self._running.values():
                 if job.deadline is not None and job.deadline <= time.monotonic():
@@ -331,7 +334,8 @@ class _Scheduler:
             try:
                 self._stop_all(reason, now=now)
                 while self._running:
-                    self._take_out(self._events.get())
+                    with suppress(queue.Empty):
+                        self._take_out(self._events.get(timeout=LONGEST_WAIT))
             except KeyboardInterrupt:
                 now = True
 

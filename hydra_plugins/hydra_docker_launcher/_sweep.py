@@ -206,13 +206,13 @@ class Sweep:
         recorder, ready = pinned.recorder, pinned.ready
         if recorder is None or ready is None:
             raise RuntimeError("a dry run has nothing to run")
-        contents = {
-            job.number: _job_files.content(job, pinned.code.task, plan.spec.restart.name)
-            for job, plan in zip(jobs, plans, strict=True)
-        }
-        recorder.batch(jobs, contents)
         status = RunStatus.FAILED
         try:
+            contents = {
+                job.number: _job_files.content(job, pinned.code.task, plan.spec.restart.name)
+                for job, plan in zip(jobs, plans, strict=True)
+            }
+            recorder.batch(jobs, contents)
             outcomes = _running.run_jobs(
                 plans,
                 engine=pinned.engine,

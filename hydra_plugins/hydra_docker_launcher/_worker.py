@@ -14,6 +14,7 @@ import importlib.machinery
 import io
 import json
 import os
+import pathlib
 import pickle
 import runpy
 import sys
@@ -27,6 +28,13 @@ MAX_VALUE = 1_000_000  # characters of a return value as JSON
 MAX_TEXT = 100_000  # characters of a message or a traceback
 MAX_FRAMES = 200
 MAX_CHAIN = 20
+
+
+class ConfigUnpickler(pickle.Unpickler):
+    """Reads a config: a path stands as its text in it."""
+
+    def persistent_load(self, pid):
+        return pathlib.Path(pid[1])
 
 
 class Job:
@@ -159,7 +167,7 @@ def run_task(job, task_function, execution_whitelist=None):
     from hydra.types import HydraContext
 
     setup_globals()
-    config = pickle.loads(job.config)
+    config = ConfigUnpickler(io.BytesIO(job.config)).load()
     JobRuntime.instance().set("name", job.task_name)
     context = HydraContext(config_loader=None, callbacks=JobCallbacks(config, job))
     if execution_whitelist is not None:
@@ -293,10 +301,7 @@ def encode_error(error, depth=0, seen=()):
         "type": kind.__qualname__,
         "message": safely(str, error)[:MAX_TEXT],
         "args": args,
-        "frames": [
-            [frame.tb_frame.f_code.co_filename, frame.tb_frame.f_code.co_name, frame.tb_lineno]
-            for frame in walk(frames_of_user(error.__traceback__))
-        ],
+        "frames": [encode_frame(frame) for frame in walk(frames_of_user(error.__traceback__))],
         "notes": [str(note)[:MAX_TEXT] for note in getattr(error, "__notes__", ())],
     }
     if depth == 0:
@@ -322,6 +327,17 @@ def arguments(error):
     return error.args
 
 
+def encode_frame(frame):
+    code = frame.tb_frame.f_code
+    # Hydra 1.3 on the host looks for the name that the function has in 1.3.
+    name = "run_job" if is_run_job(code) else code.co_name
+    return [code.co_filename, name, frame.tb_lineno]
+
+
+def is_run_job(code):
+    return code.co_name in ("run_job", "_run_job") and "hydra" in code.co_filename
+
+
 def frames_of_user(frames):
     """Leave out the frames up to Hydra's ``run_job``, or those of this file and of ``runpy``.
 
@@ -329,8 +345,7 @@ def frames_of_user(frames):
     """
     start = frames
     for frame in walk(frames):
-        code = frame.tb_frame.f_code
-        if code.co_name in ("run_job", "_run_job") and "hydra" in code.co_filename:
+        if is_run_job(frame.tb_frame.f_code):
             return frame
     while start is not None and is_ours(start.tb_frame.f_code.co_filename):
         start = start.tb_next

@@ -41,6 +41,7 @@ def _no_thread_is_left():
 def _quick(monkeypatch):
     monkeypatch.setattr(_running, "POLL", 0.001)
     monkeypatch.setattr(_running, "ENGINE_BACKOFF", 0.001)
+    monkeypatch.setattr(_running, "LONGEST_WAIT", 0.05)
 
 
 @dataclass
