@@ -10,19 +10,23 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path, PurePath
 from typing import Any
 
 from hydra import version
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
-from omegaconf import Container, DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import AnyNode, Container, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ._errors import TaskError
 
 #: Parts of Hydra's node whose types stand in plugins, which an image does not have.
 PLUGIN_NODES = ("launcher", "sweeper")
+
+#: Types of single values that a config can hold.
+SINGLE = (str, int, float, bool, bytes, PurePath, Enum, type(None))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +83,7 @@ def compose(
         HydraConfig.instance().cfg = before
     hydra = resolved.hydra
     plain = _plain(resolved)
-    options = plain.pop("hydra")["launcher"]
+    options = _unescaped(plain.pop("hydra")["launcher"])
     _drop_plugin_types(hydra)
     return Job(
         number=number,
@@ -140,9 +144,10 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def resolve(config: DictConfig) -> tuple[DictConfig, tuple[str, ...]]:
     """Return a copy with every interpolation replaced by its value.
 
-    One that leads to a missing value becomes missing. One that cannot be resolved here (a resolver
-    that the script registers only when it runs, a variable that is not set) stays, for the job to
-    resolve if it needs it; these are named in the second value.
+    One that leads to a missing value stays: the script may set that value when it runs. One that
+    cannot be resolved here (a resolver that the script registers only when it runs, a variable that
+    is not set, an object that no YAML can hold) stays as well, for the job to resolve if it needs
+    it; these are named in the second value.
     """
     copied = copy.deepcopy(config)
     unresolved: list[str] = []
@@ -172,14 +177,27 @@ def _resolve_item(container: Any, key: Any, unresolved: list[str]) -> None:
             _resolve_items(value, unresolved)
         elif isinstance(value, str):
             value = _escaped(value)
+        elif _is_plain(value):
+            # A resolver's own list, tuple or dict stays one; it does not become a ListConfig.
+            value = AnyNode(value, flags={"allow_objects": True})
+        with read_write(container):
+            container[key] = value  # UnsupportedValueType: an object, such as a torch.dtype
     except InterpolationToMissingValueError:
-        value = "???"
+        return  # it follows what the script sets when it runs
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         unresolved.append(f"{container._get_full_key(key)}: {reason}")
-        return
-    with read_write(container):
-        container[key] = value
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether ``value`` is a list, tuple or dict of values that a config can hold."""
+    if isinstance(value, dict):
+        return all(map(_is_plain_or_single, (*value.keys(), *value.values())))
+    return isinstance(value, (list, tuple)) and all(map(_is_plain_or_single, value))
+
+
+def _is_plain_or_single(value: Any) -> bool:
+    return _is_plain(value) or isinstance(value, SINGLE)
 
 
 def _escaped(text: str) -> str:
@@ -223,18 +241,26 @@ def _without_hydra(composed: DictConfig) -> DictConfig:
 def _drop_plugin_types(hydra: DictConfig) -> None:
     with read_write(hydra), open_dict(hydra):
         for name in PLUGIN_NODES:
-            hydra[name] = OmegaConf.create(OmegaConf.to_container(hydra[name], resolve=False))
+            plain = OmegaConf.to_container(hydra[name], resolve=False, enum_to_str=True)
+            hydra[name] = OmegaConf.create(plain)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     content = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
-    plain: dict[str, Any] = _strings_for_paths(content)
+    plain: dict[str, Any] = _plain_value(content)
     return plain
 
 
-def _strings_for_paths(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
+    """Return a value as YAML has it: a path as its text, an Enum's member by its name."""
     if isinstance(value, dict):
-        return {key: _strings_for_paths(item) for key, item in value.items()}
+        return {_plain_key(key): _plain_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strings_for_paths(item) for item in value]
+        return [_plain_value(item) for item in value]
+    if isinstance(value, Enum):
+        return value.name
     return str(value) if isinstance(value, PurePath) else value
+
+
+def _plain_key(key: Any) -> Any:
+    return key.name if isinstance(key, Enum) else key

@@ -56,15 +56,12 @@ class _Writer:
         self._time = time
 
     def own_files(self, library: Path | None) -> None:
-        content = Path(__file__).with_name("_worker.py").read_bytes()
-        worker = tarfile.TarInfo(str(_paths.WORKER).lstrip("/"))
-        worker.size = len(content)
-        worker.mode = 0o644
-        worker.mtime = self._time
-        self._archive.addfile(worker, io.BytesIO(content))
+        worker = Path(__file__).with_name("_worker.py")
+        self._own_file(str(_paths.WORKER), worker.read_bytes())
         self._folder(str(_paths.HOME), 0o700)
         for path in sorted(library.glob("*.py")) if library is not None else ():
-            self._archive.add(path, f"{_paths.LIBRARY}/{path.parent.name}/{path.name}".lstrip("/"))
+            name = f"{_paths.LIBRARY}/{path.parent.name}/{path.name}"
+            self._own_file(name, path.read_bytes())
 
     def commit(self, source: Source) -> None:
         with tempfile.TemporaryDirectory(prefix="hydra-docker-") as folder:
@@ -81,6 +78,13 @@ class _Writer:
         for part in reversed((relative, *relative.parents[:-1])):
             if part not in tracked:
                 self._folder(str(source.root / part), 0o755)
+
+    def _own_file(self, name: str, content: bytes) -> None:
+        entry = tarfile.TarInfo(name.lstrip("/"))
+        entry.size = len(content)
+        entry.mode = 0o644
+        entry.mtime = self._time
+        self._archive.addfile(entry, io.BytesIO(content))
 
     def _folder(self, name: str, mode: int) -> None:
         entry = tarfile.TarInfo(name.lstrip("/"))

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,7 +65,10 @@ class DockerEngine:
         except (APIError, NotFound):
             return None
         pools = (network.get("IPAM") or {}).get("Config") or []
-        return next((pool["Gateway"] for pool in pools if pool.get("Gateway")), None)
+        named = (pool["Gateway"] for pool in pools if pool.get("Gateway"))
+        # Engine 20.10 does not name it before its first restart; it is the first address then.
+        first = (str(next(ip_network(pool["Subnet"]).hosts())) for pool in pools)
+        return next(named, None) or next(first, None)
 
     # ---- images ----------------------------------------------------------------------------------
 
@@ -216,23 +220,35 @@ class DockerEngine:
             self._api.start(container)
 
     def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
-        with _engine_errors("follow the container's output"):
+        # Who follows may miss what is written at the very end: a second reading has it.
+        for follow in (True, False):
+            try:
+                for line in self._log_lines(container, since, follow=follow):
+                    # Not always in order: stdout and stderr come each by itself.
+                    since = max(since or "", line.split(b" ", 1)[0].decode("ascii", "replace"))
+                    yield line
+            except EngineError as error:
+                if not isinstance(error.__cause__, NotFound):
+                    raise
+
+    def _log_lines(self, container: str, since: str | None, *, follow: bool) -> Iterator[bytes]:
+        with _engine_errors("read the container's output"):
             stream = self._api.logs(
                 container,
                 stdout=True,
                 stderr=True,
                 stream=True,
-                follow=True,
+                follow=follow,
                 timestamps=True,
                 since=_seconds(since) if since else None,
             )
             rest = b""
             for chunk in stream:
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    if since is None or line.split(b" ", 1)[0] > since.encode():
-                        yield line
-            if rest:
+                # A line over 16 KiB comes in pieces, each with a time of its own.
+                piece = chunk.partition(b" ")[2] if rest else chunk
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from (line for line in lines if _is_later(line, since))
+            if rest and not follow and _is_later(rest, since):
                 yield rest
 
     def state(self, container: str) -> ContainerState | None:
@@ -386,6 +402,11 @@ def _printable(text: str) -> Iterator[str]:
     for line in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).splitlines():
         if line.strip():
             yield line.rstrip()
+
+
+def _is_later(line: bytes, since: str | None) -> bool:
+    """Tell whether a line, which begins with its time, is later than the time ``since``."""
+    return since is None or line.split(b" ", 1)[0] > since.encode()
 
 
 def _seconds(time: str) -> float:

@@ -13,6 +13,7 @@ WORKER = CONTAINER / "worker.py"
 LIBRARY = CONTAINER / "lib"
 HOME = CONTAINER / "home"
 
+LEDGER = "sweep.json"
 #: Folder of the default tracking store, in the launch folder.
 STORE_FOLDER = "mlflow-store"
 #: MLflow's own default is ``sqlite:///mlflow.db``.
@@ -27,7 +28,7 @@ class SweepPaths:
 
     @property
     def ledger(self) -> Path:
-        return self.folder / "sweep.json"
+        return self.folder / LEDGER
 
 
 @dataclass(frozen=True, slots=True)

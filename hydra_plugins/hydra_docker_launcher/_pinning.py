@@ -85,7 +85,7 @@ def pin_code(request: Request, engine: Engine) -> Code:
         identity=_identity(options.user),
         host=engine.host(),
     )
-    _check_volumes(request.jobs, engine)
+    check_volumes(request.jobs, engine)
     log.info("Commit %s of %s", source.commit[:12], source.root)
     if source.left_out:
         log.warning("Running without uncommitted changes: %s", ", ".join(source.left_out))
@@ -108,6 +108,7 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
     _preflight.check_versions(facts)
     for job in request.jobs:
         _preflight.check_user(facts, code.identity.uid, job.cap_add)
+        _preflight.check_gpus(facts, job.gpus)
     layer = _delivery.deliver(
         engine,
         image,
@@ -143,7 +144,8 @@ def _library(code: Code, facts: Facts) -> Path | None:
     return Path(cloudpickle.__file__).parent
 
 
-def _check_volumes(jobs: Sequence[JobOptions], engine: Engine) -> None:
+def check_volumes(jobs: Sequence[JobOptions], engine: Engine) -> None:
+    """Raise ``OptionError`` for a named volume that the engine would make, empty."""
     named = {volume.source for job in jobs for volume in job.volumes if volume.named}
     for name in sorted(named):
         if not engine.volume_exists(name):

@@ -91,6 +91,15 @@ def check_function_by_value(facts: Facts, name: str) -> None:
         )
 
 
+def check_gpus(facts: Facts, wanted: Gpus) -> None:
+    """Raise ``OptionError`` for more GPUs than there are, where that is known."""
+    if facts.gpus and wanted.count > len(facts.gpus):
+        raise OptionError(
+            f"hydra.launcher.gpus={wanted.count} is more than the engine's machine has: "
+            f"{len(facts.gpus)}"
+        )
+
+
 def check_versions(facts: Facts) -> None:
     """Raise ``ImageError`` where the config of this host cannot be read in the image.
 
@@ -157,7 +166,8 @@ def _read(image: Image, executable: str, code: int, output: str) -> Facts:
     try:
         facts = json.loads(text)
         python = tuple(int(part) for part in facts["python"].split(".")[:2])
-    except (ValueError, KeyError, TypeError, AttributeError):
+        found = _facts({**facts, "executable": executable})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ImageError(
             f"The image {image.reference} ({image.short}): its {executable} does not run "
             f"(exit code {code}): {output.strip()[-500:] or 'no output'}"
@@ -173,7 +183,7 @@ def _read(image: Image, executable: str, code: int, output: str) -> Facts:
             f"The image {image.reference} ({image.short}) has no hydra-core that works "
             f"({reason}).\nAdd `RUN pip install hydra-core=={hydra.__version__}` to its Dockerfile."
         )
-    return _facts({**facts, "executable": executable})
+    return found
 
 
 def _facts(content: dict[str, object]) -> Facts:

@@ -28,7 +28,7 @@ from ._units import show_size
 log = logging.getLogger("hydra_docker_launcher")
 
 #: Everything that moves the cursor or worse; colours stay.
-_ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_]|\].*?(\x07|\x1b\\))?")
+_ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\].*?(\x07|\x1b\\)|[@-Z\\-_])?")
 _CONTROLS = dict.fromkeys((*range(9), *range(10, 27), *range(28, 32), 127))
 
 

@@ -208,7 +208,7 @@ class _Running:
                     log.write(line + b"\n")
                     log.flush()
                     stamp, _, text = line.partition(b" ")
-                    since = stamp.decode("ascii", "replace")
+                    since = max(since or "", stamp.decode("ascii", "replace"))
                     self._recorder.output(self.job, text.decode("utf-8", "replace"))
                 state = self._engine.state(container)
                 if state is None or not state.running:

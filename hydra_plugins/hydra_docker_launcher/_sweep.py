@@ -89,6 +89,8 @@ class Sweep:
         options = self._parse(jobs)
         if self._pinned is None:
             self._pinned = self._pin(jobs, options)
+        else:
+            _pinning.check_volumes([option.job for option in options], self._pinned.engine)
         plans = self._plan(self._pinned, jobs, options)
         if self._pinned.options.dry_run:
             self._print(self._pinned, plans)
@@ -157,6 +159,7 @@ class Sweep:
             tracker=self._make_tracker(request.options, self.working_dir, code.identity.name),
             ledger=Ledger(SweepPaths(self.folder).ledger, record.ledger_head()),
         )
+        self.folder.mkdir(parents=True, exist_ok=True)  # where the sweeper has not
         recorder.open()
         return recorder
 

@@ -616,11 +616,16 @@ class TestWhatDoesNotCount:
         assert left_out(repo, own=(repo.root, repo.root.parent)) == {"train.py"}
 
     def test_output_folders(self, repo: GitRepository) -> None:
-        """Untracked files in folders that Hydra made for earlier runs do not count."""
+        """Untracked files in folders that earlier runs and sweeps made do not count."""
         repo.write("multirun/1/multirun.yaml")
         repo.write("multirun/1/0/checkpoints/best.py")
         repo.write("outputs/2/.hydra/config.yaml")
         repo.write("outputs/2/train.log")
+        repo.write("study/sweep.json")  # a sweeper that writes no multirun.yaml
+        repo.write("study/results.yaml")
+        repo.write("elsewhere/mlflow-store/mlflow.db")
+        repo.write("elsewhere/mlflow-store/artifacts/0/notes.py")
+        (repo.root / "elsewhere" / "mlflow.db").symlink_to("mlflow-store/mlflow.db")
         repo.write("outputs/notes.py")
         assert left_out(repo) == {"outputs/notes.py"}
 
