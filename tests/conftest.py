@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
 
 COMMIT_TIME = 1_700_000_000
 
@@ -36,8 +43,8 @@ def commit_files(plain_git: None, tmp_path: Path) -> Callable[..., str]:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def commit(files: dict[str, str]) -> str:
-        if not root.exists():
-            root.mkdir()
+        if not (root / ".git").exists():
+            root.mkdir(exist_ok=True)
             git("init", "--quiet", "--initial-branch=main")
         for name, text in files.items():
             path = root / name
@@ -48,3 +55,30 @@ def commit_files(plain_git: None, tmp_path: Path) -> Callable[..., str]:
         return git("rev-parse", "HEAD")
 
     return commit
+
+
+@pytest.fixture
+def multirun(
+    hydra_restore_singletons: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[HydraContext, DictConfig]]]:
+    """Compose a multirun's config as Hydra does before it calls a launcher.
+
+    Takes the config folder and overrides; gives what ``Launcher.setup`` gets.
+    """
+
+    def start(
+        folder: Path, *overrides: str, name: str = "config"
+    ) -> tuple[HydraContext, DictConfig]:
+        GlobalHydra.instance().clear()
+        version.setbase("1.3")
+        hydra = Hydra.create_main_hydra2("app", create_config_search_path(f"file://{folder}"))
+        config = hydra.compose_config(
+            config_name=name,
+            overrides=["hydra.mode=MULTIRUN", *overrides],
+            run_mode=RunMode.MULTIRUN,
+            with_log_configuration=False,
+        )
+        return HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config)), config
+
+    yield start
+    GlobalHydra.instance().clear()

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from omegaconf import OmegaConf
+
+from hydra_plugins.hydra_docker_launcher._compose import Job
 from hydra_plugins.hydra_docker_launcher._engine import (
     BuildRequest,
     ContainerSpec,
@@ -311,3 +314,23 @@ class FakeTracker:
     def _may(self, method: str) -> None:
         if method in self.broken:
             raise TrackingError(f"{method}: the store does not answer")
+
+
+def a_job(output_dir: Path, number: int = 0, **config: Any) -> Job:
+    """Return a composed job with ``config``, without the help of Hydra."""
+    resolved = OmegaConf.create(
+        {**config, "hydra": {"overrides": {"task": [f"n={number}"]}, "launcher": {}}}
+    )
+    return Job(
+        number=number,
+        name="train",
+        overrides=(f"n={number}",),
+        output_dir=output_dir,
+        working_dir=output_dir.parent,
+        cfg=OmegaConf.create(config),
+        hydra_cfg=OmegaConf.create({"hydra": {}}),
+        resolved=resolved,
+        plain=config,
+        options={},
+        unresolved=(),
+    )

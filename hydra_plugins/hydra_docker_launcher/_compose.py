@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import io
 import os
 import pickle
@@ -98,6 +99,25 @@ def compose(
         options=options,
         unresolved=unresolved,
     )
+
+
+def config_folders(config: DictConfig) -> tuple[Path, ...]:
+    """Return the folders that Hydra looks for configs in, those of Python packages included."""
+    folders = []
+    for source in config.hydra.runtime.config_sources:
+        if source.schema == "file":
+            folders.append(Path(source.path))
+        elif source.schema == "pkg":
+            folders += map(Path, _folders_of_package(source.path.replace("/", ".").rstrip(".")))
+    return tuple(folders)
+
+
+def _folders_of_package(name: str) -> Sequence[str]:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return ()
+    return (spec and spec.submodule_search_locations) or ()
 
 
 def serialize_config(job: Job, pickler: type[pickle.Pickler] = pickle.Pickler) -> bytes:

@@ -132,7 +132,7 @@ class Sweep:
             job_name=jobs[0].name,
             folder=self.folder,
             working_dir=self.working_dir,
-            config_dirs=self._config_dirs(),
+            config_dirs=_compose.config_folders(self._config),
             task_function=self._task_function,
             options=options[0].sweep,
             jobs=tuple(option.job for option in options),
@@ -147,10 +147,6 @@ class Sweep:
         weakref.finalize(self, engine.remove_image, ready.layer.id)
         recorder = self._open_record(request, code, ready)
         return _Pinned(pinned.first, pinned.options, engine, code, ready, recorder)
-
-    def _config_dirs(self) -> tuple[Path, ...]:
-        sources = self._config.hydra.runtime.config_sources
-        return tuple(Path(source.path) for source in sources if source.schema == "file")
 
     def _open_record(self, request: Request, code: Code, ready: Ready) -> SweepRecorder:
         record = Record(self.id, self.folder, request.job_name, request.options, code, ready)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import FrameType
 from typing import Any
 
@@ -79,14 +79,30 @@ def _called_by_hydra_main() -> bool:
 
 
 def _import_path(root: Path) -> tuple[str, ...]:
-    """Return the entries of ``sys.path`` that lie in the repository (``src/`` layouts)."""
+    """Return where this process imports the repository's modules from (``src/`` layouts).
+
+    These are the entries of ``sys.path``, and what only the finder of an editable install knows.
+    """
     found = []
-    for entry in sys.path:
+    for entry in (*sys.path, *_folders_of_modules()):
         path = Path(entry).resolve()
         inside = path == root or root in path.parents
         if inside and path.is_dir() and "site-packages" not in path.parts:
             found.append(str(path))
     return tuple(dict.fromkeys(found))
+
+
+def _folders_of_modules() -> Iterator[str]:
+    """Return the folders that lead to the top-level modules which have been imported by name."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or "." in name:
+            continue
+        path = PurePath(file)
+        if path.parent.name == name and path.stem == "__init__":
+            yield str(path.parents[1])
+        elif path.stem == name:
+            yield str(path.parent)
 
 
 def _front(folder: str, others: tuple[str, ...]) -> tuple[str, ...]:

@@ -183,7 +183,7 @@ def run_task(job, task_function, execution_whitelist=None):
         value = returned.return_value  # raises what the task function raised
     except Exception as error:
         write_error(job, error)
-        traceback.print_exception(type(error), error, frames_of_user(error.__traceback__))
+        traceback.print_exception(type(error), error, frames_shown(error.__traceback__))
         sys.exit(1)
     write_result(job, {"outcome": "completed", **encode_value(value)})
 
@@ -305,7 +305,7 @@ def encode_error(error, depth=0, seen=()):
         "notes": [str(note)[:MAX_TEXT] for note in getattr(error, "__notes__", ())],
     }
     if depth == 0:
-        lines = traceback.format_exception(kind, error, frames_of_user(error.__traceback__))
+        lines = traceback.format_exception(kind, error, frames_shown(error.__traceback__))
         encoded["traceback"] = "".join(lines)[-MAX_TEXT:]
     cause = error.__cause__
     relation = "cause"
@@ -350,6 +350,13 @@ def frames_of_user(frames):
     while start is not None and is_ours(start.tb_frame.f_code.co_filename):
         start = start.tb_next
     return start if start is not None else frames
+
+
+def frames_shown(frames):
+    """Leave out Hydra's ``run_job`` as well: a traceback starts with the user's code."""
+    frames = frames_of_user(frames)
+    below = frames is not None and is_run_job(frames.tb_frame.f_code) and frames.tb_next
+    return below or frames
 
 
 def is_ours(filename):

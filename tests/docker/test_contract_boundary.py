@@ -86,7 +86,8 @@ def test_image(sweep: Finished, repository: Repository) -> None:
     container = repository.api.inspect_container(sweep.ledger["jobs"][0]["container"])
     layer = repository.api.inspect_image(container["Image"])
     assert layer["Config"]["Labels"]["hydra.docker.sweep"] == sweep.ledger["sweep"]
-    assert layer["Parent"] == sweep.ledger["image"]["id"]
+    base = repository.api.inspect_image(sweep.ledger["image"]["id"])
+    assert layer["RootFS"]["Layers"][:-1] == base["RootFS"]["Layers"]
 
 
 def test_files_belong_to_the_launching_user(sweep: Finished) -> None:

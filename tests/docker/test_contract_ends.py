@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from docker.errors import NotFound
-from sweep_command import Finished, MakeRepository, Repository
+from sweep_command import Finished, MakeRepository, Repository, wait_for
 
 HOWS = (
     "wait_for_kill",
@@ -30,6 +31,8 @@ HOWS = (
     "lose_a_child",
     "fork_bomb",
     "opaque",
+    "noisy",
+    "never_starts",
 )
 
 
@@ -99,12 +102,13 @@ def test_command(ends: Ends) -> None:
     assert ends.finished.status == 1
     counts = next(re.finditer(r"\[HYDRA\] ((\d+ [a-z ]+(, |\n))+)", ends.finished.output))[1]
     assert sorted(counts.strip().split(", ")) == [
+        "1 could not start",
         "1 lost",
         "1 out of memory",
         "1 stopped",
         "1 timed out",
         "3 error",
-        "4 completed",
+        "5 completed",
         "7 exited",
     ]
     assert "\njob #0 (how=wait_for_kill) exited: its container was sent" in ends.finished.output
@@ -288,6 +292,36 @@ def test_docker_rm(ends: Ends) -> None:
     assert ends.report("wait_for_removal").endswith("\n  waiting")
 
 
+def test_could_not_start(ends: Ends) -> None:
+    """A container that the engine cannot start is told in the engine's words; siblings go on."""
+    row = ends.row("never_starts")
+    assert (row["outcome"], row["exit_code"]) == ("could not start", None)
+    assert row["cause"].startswith("The engine could not ")
+    assert "network no-such-network not found" in row["cause"]
+
+
+def test_noise(ends: Ends) -> None:
+    """container.log has what the engine has logged; the console, only what does it no harm."""
+    number = ends.number("noisy")
+    first, second = (ends.finished.folder / f"{number}/container.log").read_bytes().splitlines()
+    assert first.endswith(b" caf\xef\xbf\xbd \x1b[2J\x1b]0;title\x07\x1b[31mred\x1b[0m")
+    assert second.endswith(b"x" * 100_000 + b"end")
+    assert f"#{number} | caf\ufffd \x1b[31mred\x1b[0m\n" in ends.finished.output
+
+
+def test_jobs_at_once(ends: Ends) -> None:
+    """With n_jobs=4 four containers run at once, and never more."""
+    moments = []
+    for number in range(len(HOWS)):
+        path = ends.finished.job(number).folder / ".docker/container.json"
+        times = json.loads(path.read_text()) if path.exists() else {}
+        if times.get("finished_at"):
+            moments += [(times["started_at"], 1), (times["finished_at"], -1)]
+    running = list(itertools.accumulate(change for _, change in sorted(moments)))
+    assert max(running) in (3, 4)  # the one that was removed has told no times
+    assert running[-1] == 0
+
+
 def test_keep_failed(ends: Ends) -> None:
     """By default the containers of jobs that did not complete stay, with their output and names."""
     api = ends.repository.api
@@ -397,6 +431,16 @@ class TestCtrlC:
         causes = [row["cause"] for row in finished.ledger["jobs"]]
         assert causes == ["Ctrl-C", "Ctrl-C", "not started: Ctrl-C"]
         assert [row.get("exit_code") for row in finished.ledger["jobs"]] == [143, 143, None]
+
+    @pytest.mark.parametrize("stage", ["Commit ", "Image ", "#0 : "])
+    def test_before_the_first_job(self, make_repository: MakeRepository, stage: str) -> None:
+        """Ctrl-C while the sweep is prepared, or just as a job starts, leaves nothing either."""
+        repository = make_repository("ends", keep="none")
+        command = repository.start("how=wait")
+        wait_for(lambda: stage in command.output, f"the line {stage!r}")
+        command.interrupt()
+        assert command.finish(30).status in (-2, 130)
+        assert repository.containers() == []
 
     def test_twice(self, make_repository: MakeRepository) -> None:
         """A second Ctrl-C does not wait for the grace period of jobs that ignore SIGTERM."""

@@ -99,6 +99,13 @@ run_overtime = ignore_sigterm
 wait_for_kill = wait_for_stop = wait_for_removal = wait
 
 
+def noisy():
+    """Bytes that are no text, terminal escapes, and a long last line without an end."""
+    sys.stdout.buffer.write(b"caf\xe9 \x1b[2J\x1b]0;title\x07\x1b[31mred\x1b[0m\n")
+    sys.stdout.buffer.write(b"x" * 100_000 + b"end")
+    sys.stdout.flush()
+
+
 def completed():
     return {"accuracy": 0.5, "layers": [1, 2]}
 

@@ -1,0 +1,2 @@
+def fail(text):
+    assert not text, f"{text} is not empty"

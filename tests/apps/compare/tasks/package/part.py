@@ -1,0 +1,2 @@
+def scale(number):
+    return 10 * number

@@ -1,0 +1,201 @@
+"""What the ``Engine`` protocol promises, on a real Docker Engine."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import docker
+import pytest
+from sweep_command import wait_for
+
+from hydra_plugins.hydra_docker_launcher._docker_engine import DockerEngine
+from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits
+from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError
+from hydra_plugins.hydra_docker_launcher._options import Restart
+
+MEMORY = 64 * 1024**2
+MakeSpec = Callable[..., ContainerSpec]
+
+
+@pytest.fixture(scope="module")
+def engine(api: docker.APIClient) -> DockerEngine:
+    return DockerEngine()
+
+
+@pytest.fixture
+def make_spec(api: docker.APIClient, base_image: str) -> Iterator[MakeSpec]:
+    """Describe containers that run a shell command; whatever is left of them is removed."""
+    mark = "hydra-docker-test-engine"
+
+    def make(command: str, name: str = mark) -> ContainerSpec:
+        return ContainerSpec(
+            name=name,
+            image=base_image,
+            command=("sh", "-c", command),
+            working_dir="/",
+            limits=Limits(cpus=1, memory=MEMORY, memory_swap=MEMORY, shm_size=MEMORY, pids=64),
+            boundary=Boundary(user=None, network_mode="none"),
+            labels=((mark, ""),),
+        )
+
+    yield make
+    for container in api.containers(all=True, filters={"label": mark}):
+        api.remove_container(container["Id"], v=True, force=True)
+
+
+def run(engine: DockerEngine, spec: ContainerSpec) -> str:
+    container = engine.create(spec)
+    engine.start(container)
+    return container
+
+
+def test_host(engine: DockerEngine, api: docker.APIClient) -> None:
+    """The engine's machine is described by its own words; its bridge has an address there."""
+    info, host = api.info(), engine.host()
+    assert (host.name, host.cpus, host.memory) == (info["Name"], info["NCPU"], info["MemTotal"])
+    assert host.engine == f"Docker {info['ServerVersion']}"
+    subnet = api.inspect_network("bridge")["IPAM"]["Config"][0]["Subnet"]
+    assert host.gateway is not None
+    assert host.gateway.split(".")[:2] == subnet.split(".")[:2]
+
+
+def test_name_that_is_taken(
+    engine: DockerEngine, make_spec: MakeSpec, api: docker.APIClient
+) -> None:
+    """A container whose name is taken gets another one."""
+    spec = make_spec("true")
+    names = [api.inspect_container(engine.create(spec))["Name"] for _ in range(2)]
+    assert names[0] == f"/{spec.name}"
+    assert names[1].startswith(f"/{spec.name}-")
+
+
+def test_log_lines(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    """Lines come with their times, both streams, the last one without an end as well."""
+    container = run(engine, make_spec("echo one; echo two >&2; printf three"))
+    lines = list(engine.log_lines(container, None))
+    assert sorted(line.split(b" ", 1)[1] for line in lines) == [b"one", b"three", b"two"]
+    times = [line.split(b" ", 1)[0].decode() for line in lines]
+    assert list(engine.log_lines(container, max(times))) == []
+    assert len(list(engine.log_lines(container, min(times)))) == 2
+
+
+def test_log_lines_follow(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    """Lines come while the container runs."""
+    container = run(engine, make_spec("echo started; exec sleep 60"))
+    lines = engine.log_lines(container, None)
+    assert next(lines).endswith(b" started")
+    state = engine.state(container)
+    assert state is not None
+    assert state.running
+    engine.stop(container, 0)
+    assert list(lines) == []
+
+
+def test_state(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    """An end by itself, by a signal of somebody's, and by `stop` are told apart."""
+    states = []
+    for command, end in (
+        ("exit 3", None),
+        ("exec sleep 60", lambda container: engine._api.kill(container, "SIGINT")),
+        ("exec sleep 60", lambda container: engine.stop(container, 5)),
+    ):
+        container = run(engine, make_spec(command))
+        if end is not None:
+            end(container)
+        engine._api.wait(container)
+        state = engine.state(container)
+        assert state is not None
+        states.append((state.running, state.exit_code, state.signal, state.stopped))
+    assert states == [(False, 3, None, False), (False, 130, 2, False), (False, 143, 15, True)]
+
+
+def test_stop_is_for_good(engine: DockerEngine, make_spec: MakeSpec, api: docker.APIClient) -> None:
+    """No restart policy starts a container again that was stopped, not even with the engine."""
+    for command in ("exec sleep 60", "exit 1"):
+        spec = replace(make_spec(command), restart=Restart("always"))
+        container = run(engine, spec)
+        if command == "exit 1":
+            wait_for(lambda: api.inspect_container(container)["RestartCount"], "a restart")  # noqa: B023
+        engine.stop(container, 1)
+        found = api.inspect_container(container)
+        assert not found["State"]["Running"]
+        assert not found["State"]["Restarting"]
+        assert found["HostConfig"]["RestartPolicy"]["Name"] == "no"
+        engine.remove(container)
+
+
+def test_what_is_gone(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    """Stopping and removing what is gone is no error; its state is None."""
+    container = run(engine, make_spec("exec sleep 60"))
+    engine.remove(container)
+    engine.remove(container)
+    engine.stop(container, 1)
+    assert engine.state(container) is None
+    assert not engine.volume_exists("no-such-volume")
+    engine.remove_image("hydra-docker-test:no-such-image")
+    with pytest.raises(EngineError, match="The engine could not start the container"):
+        engine.start(container)
+
+
+def test_probe(engine: DockerEngine, make_spec: MakeSpec, api: docker.APIClient) -> None:
+    """A probe returns exit code and output, as much as is wanted, and leaves nothing."""
+    assert engine.probe(make_spec("echo hello; exit 4"), 100) == (4, "hello\n")
+    assert engine.probe(make_spec("yes | head -c 100000"), 10) == (0, "y\n" * 5)
+    assert api.containers(all=True, filters={"label": "hydra-docker-test-engine"}) == []
+
+
+def test_layer(
+    engine: DockerEngine, base_image: str, make_spec: MakeSpec, api: docker.APIClient
+) -> None:
+    """A layer has the archive's files with their owners, on an image that stays what it was."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo("project/app.py")
+        entry.size, entry.uid, entry.gid, entry.mode = 5, 1234, 2345, 0o640
+        tar.addfile(entry, io.BytesIO(b"hello"))
+    archive.seek(0)
+    before = api.inspect_image(base_image)["Id"]
+    layer = engine.add_layer(
+        before, archive, "hydra-docker-test:layer", {"a": "b"}, fresh="/project"
+    )
+    try:
+        command = "cat /project/app.py; stat -c ' %u %g %a' /project/app.py"
+        probe = replace(make_spec(command), image=layer.id)
+        assert engine.probe(probe, 100) == (0, "hello 1234 2345 640\n")
+        facts = api.inspect_image(layer.id)
+        layers = api.inspect_image(before)["RootFS"]["Layers"]
+        assert facts["RootFS"]["Layers"][:-1] == layers
+        assert facts["Config"]["Labels"]["a"] == "b"
+        # An image that a kept container needs stays.
+        kept = engine.create(probe)
+        engine.remove_image(layer.id)
+        assert engine.find_image(layer.id) is not None
+        engine.remove(kept)
+    finally:
+        engine.remove_image(layer.id)
+    assert engine.find_image("hydra-docker-test:layer") is None
+    assert api.inspect_image(base_image)["Id"] == before
+
+
+def test_layer_where_files_are(
+    engine: DockerEngine, base_image: str, api: docker.APIClient
+) -> None:
+    """The commit's files are not mixed with files that the image has at the same path."""
+    before = len(api.containers(all=True))
+    with pytest.raises(ImageError, match="The image has files at /etc already"):
+        engine.add_layer(base_image, io.BytesIO(), "hydra-docker-test:layer", {}, fresh="/etc")
+    assert len(api.containers(all=True)) <= before
+
+
+def test_images(engine: DockerEngine, base_image: str, api: docker.APIClient) -> None:
+    """An image is found by name and by id; what is not there is None, or cannot be pulled."""
+    image = engine.find_image(base_image)
+    assert image is not None
+    assert image.id == api.inspect_image(base_image)["Id"]
+    assert engine.find_image(image.id) == replace(image, reference=image.id)
+    assert engine.find_image("hydra-docker-test:no-such-image") is None
+    with pytest.raises(ImageError, match="pull the image localhost:1/no-such-image:1"):
+        engine.pull("localhost:1/no-such-image:1", print)

@@ -1,0 +1,464 @@
+"""The whole of a sweep, from overrides to JobReturns, with fakes for engine and tracker."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import os
+import signal
+import tarfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+import omegaconf
+import pytest
+from fakes import FakeEngine, FakeTracker, Play
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobStatus
+from omegaconf import OmegaConf
+
+from hydra_plugins.hydra_docker_launcher._engine import Image
+from hydra_plugins.hydra_docker_launcher._errors import (
+    ImageError,
+    JobError,
+    OptionError,
+    SourceError,
+    TaskError,
+    TrackingError,
+)
+from hydra_plugins.hydra_docker_launcher._sweep import Sweep
+from hydra_plugins.hydra_docker_launcher.config import DockerLauncherConf
+from hydra_plugins.hydra_docker_launcher.docker_launcher import DockerLauncher
+
+IMAGE = Image("sha256:" + "1" * 64, "train:1", "train@sha256:" + "2" * 64)
+LAYER = f"sha256:{0xABC:064x}"
+FACTS = {
+    "python": "3.11.2",
+    "hydra": hydra.__version__,
+    "omegaconf": omegaconf.__version__,
+    "uid": os.getuid(),
+    "gid": os.getgid(),
+    "packages": ["hydra-core==1.3.8"],
+    "gpus": [],
+}
+CONFIG = """
+defaults:
+  - override hydra/launcher: docker
+lr: 1
+model: {mem_limit: 1g}
+hydra:
+  sweep: {dir: multirun/x}
+  launcher: {image: train:1, mem_limit: "${model.mem_limit}"}
+"""
+
+
+def task(cfg: Any) -> float:
+    """The user's function; it is in no script, so that it is found by its name."""
+    return cfg.lr * 2
+
+
+@dataclass
+class Bench:
+    """A launch folder that is a repository, and what a sweep in it talks to."""
+
+    folder: Path
+    multirun: Any
+    commit_files: Any
+    commit: str
+    engine: FakeEngine
+    tracker: FakeTracker = field(default_factory=FakeTracker)
+    engines_made: int = 0
+
+    def sweep(self, *overrides: str, function=task) -> Sweep:
+        self.context, self.config = self.multirun(self.folder / "conf", *overrides)
+
+        def make_engine():
+            self.engines_made += 1
+            return self.engine
+
+        return Sweep(
+            self.context, self.config, function, make_engine, lambda *arguments: self.tracker
+        )
+
+    @property
+    def ledger(self) -> dict[str, Any]:
+        return json.loads((self.folder / "multirun/x/sweep.json").read_text())
+
+    @property
+    def requests(self) -> list[str]:
+        return [call[0] for call in self.engine.calls]
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, multirun, commit_files) -> Bench:
+    commit = commit_files({"conf/config.yaml": CONFIG, "train.py": "", ".gitignore": "multirun\n"})
+    folder = tmp_path / "project"
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    engine = FakeEngine(
+        images={"train:1": IMAGE},
+        answer=lambda spec: (0, "\n@facts@" + json.dumps(FACTS)),
+    )
+    return Bench(folder, multirun, commit_files, commit, engine)
+
+
+def value(number):
+    return Play(result={"outcome": "completed", "value": number})
+
+
+def test_sweep(bench):
+    """Two jobs, one batch: a container each, at the same paths, with the pinned commit."""
+    bench.engine.plays = {0: value(2.0), 1: value(4.0)}
+
+    returned = bench.sweep().launch([["lr=1"], ["lr=2", "model.mem_limit=2g"]], 0)
+
+    assert [(r.status, r.return_value) for r in returned] == [
+        (JobStatus.COMPLETED, 2.0),
+        (JobStatus.COMPLETED, 4.0),
+    ]
+    specs = bench.engine.specs
+    assert {spec.image for spec in specs.values()} == {LAYER}
+    assert [specs[n].limits.memory for n in (0, 1)] == [1024**3, 2 * 1024**3]
+    assert [specs[n].working_dir for n in (0, 1)] == [str(bench.folder)] * 2
+    assert [specs[n].mounts[0].target for n in (0, 1)] == [
+        f"{bench.folder}/multirun/x/0",
+        f"{bench.folder}/multirun/x/1",
+    ]
+    assert [dict(specs[n].labels)["hydra.docker.commit"] for n in (0, 1)] == [bench.commit] * 2
+    assert bench.engine.layers[0][0] == IMAGE.id
+    assert bench.engine.layers[0][3] == str(bench.folder)
+
+
+def test_files_of_a_job(bench):
+    """The resolved config stands in the output folder, for the eyes of the user only."""
+    bench.sweep().launch([["lr=3"]], 0)
+
+    private = bench.folder / "multirun/x/0/.docker"
+    assert (private / "config.yaml").read_text() == "lr: 3\nmodel:\n  mem_limit: 1g\n"
+    assert (private / "config.yaml").stat().st_mode & 0o777 == 0o600
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert sorted(path.name for path in private.iterdir()) == [
+        "config.yaml",
+        "container.json",
+        "result.json",
+    ]
+
+
+def test_files_of_the_commit(bench):
+    """The layer has the commit's files, not the working tree's."""
+    (bench.folder / "multirun").mkdir()
+    (bench.folder / "multirun" / "notes.txt").write_text("ignored by git")
+
+    bench.sweep().launch([["lr=3"]], 0)
+
+    with tarfile.open(fileobj=io.BytesIO(bench.engine.archives[0])) as archive:
+        names = {f"/{name}" for name in archive.getnames()}
+    root = str(bench.folder)
+    assert {name for name in names if name.startswith(root)} == {
+        root,
+        f"{root}/.gitignore",
+        f"{root}/conf",
+        f"{root}/conf/config.yaml",
+        f"{root}/train.py",
+    }
+
+
+def test_as_the_basic_launcher(bench):
+    """Sweepers get what Hydra's own launcher returns."""
+    overrides = [["lr=1"], ["lr=2"]]
+    bench.engine.plays = {0: value(2), 1: value(4)}
+    sweep = bench.sweep()
+    returned = sweep.launch(overrides, 0)
+    launcher = BasicLauncher()
+    launcher.setup(hydra_context=bench.context, task_function=task, config=bench.config)
+
+    expected = launcher.launch(overrides, 0)
+
+    def shown(jobs):
+        return [
+            {
+                "overrides": job.overrides,
+                "cfg": OmegaConf.to_yaml(job.cfg),
+                "hydra_cfg": OmegaConf.to_yaml(job.hydra_cfg),
+                "working_dir": job.working_dir,
+                "task_name": job.task_name,
+                "status": job.status,
+                "return_value": job.return_value,
+            }
+            for job in jobs
+        ]
+
+    assert shown(returned) == shown(expected)
+
+
+def test_record(bench):
+    """Parent and child runs, the ledger: what was run, and how it ended."""
+    error = {"module": "builtins", "type": "ValueError", "message": "no", "args": ["no"]}
+    bench.engine.plays = {
+        0: value({"loss": 0.5, "name": "x"}),
+        1: Play(exit_code=1, result={"outcome": "error", "error": error}),
+    }
+
+    bench.sweep("hydra.launcher.mlflow.tags={stage: draft}").launch([["lr=1"], ["lr=2"]], 0)
+
+    tracker = bench.tracker
+    assert tracker.statuses == ["RUNNING", "FAILED"]
+    assert (tracker.sweep.experiment, tracker.sweep.name) == ("app", "x")
+    assert tracker.sweep.tags["mlflow.source.git.commit"] == bench.commit
+    assert tracker.sweep.tags["stage"] == "draft"
+    assert {run_id: run.name for run_id, run in tracker.jobs.items()} == {
+        "run-0": "lr=1",
+        "run-1": "lr=2",
+    }
+    ends = [tracker.ends["run-0"], tracker.ends["run-1"]]
+    assert [end.status.value for end in ends] == ["FINISHED", "FAILED"]
+    assert ends[0].metrics == {"loss": 0.5}
+    assert ends[0].params == {"lr": 1, "model.mem_limit": "1g"}
+    assert ends[1].tags["hydra.docker.cause"] == "raised ValueError: no"
+    assert [(row["outcome"], row["exit_code"]) for row in bench.ledger["jobs"]] == [
+        ("completed", 0),
+        ("error", 1),
+    ]
+    assert bench.ledger["source"]["commit"] == bench.commit
+    assert bench.ledger["image"]["id"] == IMAGE.id
+
+
+def test_failed_job(bench):
+    """A job that fails is a FAILED JobReturn, which raises only when it is asked."""
+    bench.engine.plays = {0: Play(exit_code=3, result=None, lines=("oh no",))}
+
+    returned = bench.sweep().launch([["lr=1"]], 0)
+
+    assert returned[0].status is JobStatus.FAILED
+    with pytest.raises(JobError) as caught:
+        _ = returned[0].return_value
+    assert str(caught.value) == (
+        "job #0 (lr=1) exited: ended with exit code 3, without a result\n"
+        f"Log: {bench.folder}/multirun/x/0/container.log\n"
+        "  oh no"
+    )
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+
+def test_batches(bench):
+    """Later batches use the first one's commit, image and record; the numbers go on."""
+    sweep = bench.sweep()
+    sweep.launch([["lr=1"], ["lr=2"]], 0)
+    bench.commit_files({"train.py": "changed"})
+    (bench.folder / "train.py").write_text("changed again, and not committed")
+
+    returned = sweep.launch([["lr=3"]], 2)
+
+    assert [job.overrides for job in returned] == [["lr=3"]]
+    assert dict(bench.engine.specs[2].labels)["hydra.docker.commit"] == bench.commit
+    assert bench.engines_made == 1
+    assert (bench.requests.count("add_layer"), len(bench.engine.probes)) == (1, 1)
+    assert bench.tracker.statuses == ["RUNNING", "FINISHED", "RUNNING", "FINISHED"]
+    assert [row["job"] for row in bench.ledger["jobs"]] == [0, 1, 2]
+
+
+def test_layer_is_removed_in_the_end(bench):
+    """The image with the commit's files goes when the sweep does."""
+    sweep = bench.sweep()
+    sweep.launch([["lr=1"]], 0)
+    assert "remove_image" not in bench.requests
+
+    del sweep
+    gc.collect()
+
+    assert bench.engine.calls[-1] == ("remove_image", LAYER)
+
+
+def test_option_of_the_sweep_that_differs(bench):
+    """The message names both jobs, in a batch and across batches; nothing starts."""
+    sweep = bench.sweep()
+    with pytest.raises(OptionError) as caught:
+        sweep.launch([["lr=1"], ["lr=2", "hydra.launcher.n_jobs=2"]], 0)
+    assert str(caught.value) == (
+        "hydra.launcher.n_jobs must be the same for all jobs of a sweep, but is -1 for job #0 "
+        "(lr=1) and 2 for job #1 (lr=2)"
+    )
+    assert bench.engines_made == 0
+
+    sweep.launch([["lr=1"]], 0)
+    with pytest.raises(OptionError) as caught:
+        sweep.launch([["lr=5", "hydra.launcher.commit=v1"]], 1)
+    assert str(caught.value) == (
+        "hydra.launcher.commit must be the same for all jobs of a sweep, but is 'HEAD' for job #0 "
+        "(lr=1) and 'v1' for job #1 (lr=5)"
+    )
+
+
+# ---- what is refused before anything starts ------------------------------------------------------
+
+
+def test_wrong_option(bench):
+    """The message begins with the job whose option it is."""
+    with pytest.raises(OptionError) as caught:
+        bench.sweep().launch([["lr=1"], ["model.mem_limit=much"]], 0)
+    assert str(caught.value) == (
+        "job #1 (model.mem_limit=much): hydra.launcher.mem_limit=much: must be a size such as "
+        "512m, 2g or 2147483648 (b, k, m, g, t; 1k = 1024)"
+    )
+
+
+def test_limit_beyond_the_machine(bench):
+    """The job whose limit it is is named, and nothing is pulled or built."""
+    with pytest.raises(OptionError) as caught:
+        bench.sweep("hydra.launcher.image=train:2").launch([["lr=1"], ["model.mem_limit=9g"]], 0)
+    assert str(caught.value) == (
+        "job #1 (model.mem_limit=9g): hydra.launcher.mem_limit=9g is more than box has: 8g"
+    )
+    assert bench.engine.calls == []
+
+
+def test_missing_volume(bench):
+    """A named volume that the engine does not have would be made, empty, by Docker."""
+    with pytest.raises(OptionError) as caught:
+        bench.sweep("hydra.launcher.volumes=['data:/data']").launch([["lr=1"]], 0)
+    assert str(caught.value) == (
+        "hydra.launcher.volumes: the engine has no volume 'data'. Make it (docker volume create "
+        "data), or write ./data for a folder."
+    )
+
+
+def test_missing_volume_in_a_later_batch(bench):
+    """The same in a batch that a sweeper sends later."""
+    sweep = bench.sweep()
+    sweep.launch([["lr=1"]], 0)
+    with pytest.raises(OptionError, match="the engine has no volume 'data'"):
+        sweep.launch([["lr=2", "hydra.launcher.volumes=['data:/data']"]], 1)
+
+
+def test_uncommitted_changes(bench):
+    """Code that is not committed would not run: an error, unless it is to be ignored."""
+    (bench.folder / "train.py").write_text("changed")
+
+    with pytest.raises(SourceError, match="has uncommitted changes"):
+        bench.sweep().launch([["lr=1"]], 0)
+    assert bench.engine.calls == []
+
+    bench.sweep("hydra.launcher.dirty=ignore").launch([["lr=1"]], 0)
+    assert bench.ledger["source"]["left_out"] == ["train.py"]
+
+
+def test_configs_need_no_commit(bench):
+    """The resolved config is recorded anyway: editing one is no change of the code."""
+    (bench.folder / "conf/config.yaml").write_text(CONFIG.replace("lr: 1", "lr: 9"))
+
+    assert bench.sweep().launch([[]], 0)[0].cfg.lr == 9
+
+
+def test_image_that_cannot_be_had(bench):
+    """The engine's words; no run is opened."""
+    with pytest.raises(ImageError, match="Could not pull the image train:2: no such image"):
+        bench.sweep("hydra.launcher.image=train:2").launch([["lr=1"]], 0)
+    assert bench.tracker.statuses == []
+
+
+def test_store_that_cannot_be_used(bench):
+    """No job starts that could not be recorded."""
+    bench.tracker.broken = frozenset(["open_sweep"])
+    with pytest.raises(TrackingError, match="open_sweep: the store does not answer"):
+        bench.sweep().launch([["lr=1"]], 0)
+    assert "create" not in bench.requests
+
+
+def test_config_that_cannot_travel(bench, monkeypatch):
+    """The run of the sweep, which is open by then, is closed as FAILED."""
+    from hydra_plugins.hydra_docker_launcher import _job_files
+
+    def refuse(*arguments):
+        raise TaskError("job #0: a type in its config cannot be taken into a container")
+
+    monkeypatch.setattr(_job_files, "content", refuse)
+    with pytest.raises(TaskError):
+        bench.sweep().launch([["lr=1"]], 0)
+    assert bench.tracker.statuses == ["RUNNING", "FAILED"]
+
+
+def test_function_that_is_in_no_module(bench, caplog):
+    """It is sent by value, with a warning; the image's Python must be of the host's line."""
+    import platform
+
+    FACTS_OF_HOST = {**FACTS, "python": platform.python_version()}  # noqa: N806
+    bench.engine.answer = lambda spec: (0, "\n@facts@" + json.dumps(FACTS_OF_HOST))
+
+    bench.sweep(function=lambda cfg: cfg.lr).launch([["lr=1"]], 0)
+
+    assert any("it is sent by value, and is not part of commit" in m for m in caplog.messages)
+    with tarfile.open(fileobj=io.BytesIO(bench.engine.archives[0])) as archive:
+        assert "hydra/lib/cloudpickle/__init__.py" in archive.getnames()
+
+
+# ---- dry run, Ctrl-C -----------------------------------------------------------------------------
+
+
+def test_dry_run(bench, capsys):
+    """The plan is printed, and nothing is pulled, built, recorded or started."""
+    returned = bench.sweep("hydra.launcher.dry_run=true").launch([["lr=1"], ["lr=2"]], 0)
+
+    assert returned == []
+    assert bench.engine.calls == []
+    assert bench.tracker.statuses == []
+    assert not (bench.folder / "multirun").exists()
+    shown = capsys.readouterr().out
+    assert shown.startswith(
+        f"# IMAGE is train:1, with the files of commit {bench.commit}\n"
+        f"# at {bench.folder}. Nothing has been started.\n"
+        "\n"
+        "# job #0 (lr=1)\n"
+        "docker run --detach --name app-x-0 \\\n"
+        f"    --workdir {bench.folder} \\\n"
+    )
+    assert "# job #1 (lr=2)\ndocker run --detach --name app-x-1 " in shown
+    assert "IMAGE /hydra/worker.py\n" in shown
+
+
+def test_ctrl_c(bench):
+    """Ctrl-C closes the record before it goes on."""
+    bench.engine.plays = {0: Play(waits=True)}
+
+    def interrupt():
+        bench.engine.wait_for(lambda: bench.engine.running == {0})
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        bench.sweep().launch([["lr=1"]], 0)
+    thread.join()
+
+    assert bench.tracker.statuses == ["RUNNING", "KILLED"]
+    assert bench.tracker.ends["run-0"].status.value == "KILLED"
+    assert bench.ledger["jobs"][0]["outcome"] == "stopped"
+
+
+# ---- the plugin ----------------------------------------------------------------------------------
+
+
+def test_launch_needs_setup():
+    """Hydra calls setup first."""
+    with pytest.raises(RuntimeError, match=r"^launch\(\) needs setup\(\) first$"):
+        DockerLauncher().launch([["a=1"]], 0)
+
+
+def test_misspelt_option_at_setup(bench):
+    """A misspelt name fails before the first job is composed."""
+    context, config = bench.multirun(bench.folder / "conf", "hydra.launcher.imag=x")
+    launcher = DockerLauncher(**OmegaConf.to_container(config.hydra.launcher))
+
+    with pytest.raises(OptionError, match=r"imag is not an option .* Did you mean image\?"):
+        launcher.setup(hydra_context=context, task_function=task, config=config)
+
+
+def test_target():
+    """The schema names the class that Hydra makes."""
+    target = DockerLauncherConf()._target_
+    assert target == f"{DockerLauncher.__module__}.{DockerLauncher.__qualname__}"

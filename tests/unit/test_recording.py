@@ -1,0 +1,500 @@
+"""Recording: what happens to a sweep goes to the ledger, to tracking, and to the user."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from fakes import HOST, FakeTracker, a_job
+
+from hydra_plugins.hydra_docker_launcher import _recording
+from hydra_plugins.hydra_docker_launcher._engine import (
+    Boundary,
+    ContainerSpec,
+    ContainerState,
+    Image,
+    Limits,
+    Mount,
+)
+from hydra_plugins.hydra_docker_launcher._errors import DockerLauncherError, TrackingError
+from hydra_plugins.hydra_docker_launcher._ledger import Ledger
+from hydra_plugins.hydra_docker_launcher._options import Build, Gpus, Mlflow, SweepOptions
+from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
+from hydra_plugins.hydra_docker_launcher._paths import JobPaths
+from hydra_plugins.hydra_docker_launcher._pinning import Code, Ready
+from hydra_plugins.hydra_docker_launcher._plan import Identity
+from hydra_plugins.hydra_docker_launcher._preflight import Facts
+from hydra_plugins.hydra_docker_launcher._recording import Record, SweepRecorder
+from hydra_plugins.hydra_docker_launcher._running import RunnableJob
+from hydra_plugins.hydra_docker_launcher._source import Source
+from hydra_plugins.hydra_docker_launcher._task import Task
+from hydra_plugins.hydra_docker_launcher._tracking import (
+    JobRun,
+    JobRunEnd,
+    RunStatus,
+    StoreAccess,
+    SweepRun,
+)
+
+GIB = 1024**3
+NOW = "2026-11-22T10:00:00+00:00"
+IMAGE = Image("sha256:" + "1" * 64, "train:1", "registry/train@sha256:" + "2" * 64)
+STATE = ContainerState(False, 0, False, False, None, "", "2026-11-22T10:00:01Z", "2026-…:02Z")
+OPTIONS = SweepOptions(
+    image="train:1",
+    build=Build(None, None, None, (), None),
+    pull_policy="missing",
+    commit="HEAD",
+    dirty="ignore",
+    delivery="copy",
+    user="host",
+    n_jobs=2,
+    fail_fast=False,
+    dry_run=False,
+    keep="failed",
+    mlflow=Mlflow(True, None, None, None, (("stage", "draft"),)),
+)
+SWEEP_TAGS = {
+    "mlflow.source.name": "/project/train.py",
+    "mlflow.source.type": "LOCAL",
+    "mlflow.source.git.commit": "c" * 40,
+    "mlflow.source.git.branch": "main",
+    "mlflow.docker.image.uri": IMAGE.digest,
+    "mlflow.docker.image.id": IMAGE.id,
+    "hydra.docker.sweep": "s",
+    "hydra.docker.folder": "{folder}",
+    "hydra.docker.host": "box",
+    "hydra.docker.engine": "Fake 1.0",
+    "stage": "draft",
+}
+
+
+class Bench:
+    """A recorder on a fake tracker, with one job."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.job = a_job(folder / "0", lr=0.1, model={"width": 3})
+        identity = Identity("ann", os.getuid(), os.getgid(), f"{os.getuid()}:{os.getgid()}")
+        source = Source(Path("/project"), "c" * 40, "main", None, ("train.py",))
+        script = Path("/project/train.py")
+        code = Code(source, script, Task("script", str(script), (), ()), identity, HOST)
+        facts = Facts("python3", "3.11.2", "1.3.8", "2.3.0", 1000, 100, ("hydra-core==1.3.8",))
+        self.record = Record(
+            "s", folder, "train", OPTIONS, code, Ready(IMAGE, facts, replace(IMAGE, id="layer"))
+        )
+        self.tracker = FakeTracker()
+        self.recorder = SweepRecorder(
+            self.record,
+            tracker=self.tracker,
+            ledger=Ledger(folder / "sweep.json", self.record.ledger_head()),
+        )
+        output = self.job.output_dir
+        self.spec = ContainerSpec(
+            name="train-x-0",
+            image="layer",
+            command=("python3",),
+            working_dir="/",
+            limits=Limits(1.5, GIB, GIB, GIB // 2, 100),
+            boundary=Boundary(user=identity.container),
+            gpus=Gpus(ids=("A", "B")),
+            mounts=(Mount(str(output), str(output)),),
+        )
+        self.runnable = RunnableJob(0, self.job.title, self.spec, JobPaths(output), None)
+
+    def open(self, content=b"job"):
+        self.recorder.open()
+        self.recorder.batch([self.job], {0: content})
+
+    def start(self):
+        self.open()
+        return self.recorder.starting(self.runnable, self.spec)
+
+    def end(self, outcome, container="c0", state=STATE):
+        self.recorder.ended(self.runnable, outcome, container, state)
+        return self.tracker.ends.get("run-0")
+
+    @property
+    def ledger(self):
+        return json.loads((self.folder / "sweep.json").read_text())
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(_recording, "_now", lambda: NOW)
+    return Bench(tmp_path)
+
+
+COMPLETED = Outcome(End.COMPLETED, "completed", 0)
+ERROR = Outcome(End.ERROR, "raised ValueError: no", 1)
+
+
+def test_ledger_head(bench):
+    """Everything that the sweep has in common; of variables not even the names' values."""
+    bench.open()
+    assert bench.ledger == {
+        "format": 1,
+        "sweep": "s",
+        "started": NOW,
+        "user": "ann",
+        "script": "/project/train.py",
+        "source": {
+            "root": "/project",
+            "commit": "c" * 40,
+            "branch": "main",
+            "remote": None,
+            "left_out": ["train.py"],
+        },
+        "image": {
+            "reference": "train:1",
+            "id": IMAGE.id,
+            "digest": IMAGE.digest,
+            "python": "3.11.2",
+            "hydra": "1.3.8",
+        },
+        "host": {"name": "box", "engine": "Fake 1.0", "cpus": 4, "memory": 8 * GIB},
+        "options": {
+            "n_jobs": 2,
+            "user": "host",
+            "pull_policy": "missing",
+            "dirty": "ignore",
+            "delivery": "copy",
+            "keep": "failed",
+            "fail_fast": False,
+        },
+        "jobs": [
+            {
+                "job": 0,
+                "overrides": ["n=0"],
+                "output_dir": str(bench.job.output_dir),
+                "outcome": None,
+            }
+        ],
+    }
+
+
+def test_parent_run(bench):
+    """One run per sweep, in the experiment of the job's name, called after the folder."""
+    bench.open()
+    assert bench.tracker.sweep == SweepRun(
+        experiment="train",
+        name=bench.folder.name,
+        tags={**SWEEP_TAGS, "hydra.docker.folder": str(bench.folder)},
+        artifacts={"packages.txt": "hydra-core==1.3.8\n"},
+    )
+
+
+def test_names_that_the_user_chose(bench):
+    """Experiment and run name of the options win."""
+    mlflow = Mlflow(True, None, "digits", "first", ())
+    record = replace(bench.record, options=replace(OPTIONS, mlflow=mlflow))
+    SweepRecorder(record, bench.tracker, Ledger(bench.folder / "sweep.json", {})).open()
+    assert (bench.tracker.sweep.experiment, bench.tracker.sweep.name) == ("digits", "first")
+
+
+def test_child_run(bench):
+    """One run per job, opened with its resolved config before its container exists."""
+    bench.start()
+    assert bench.tracker.jobs == {
+        "run-0": JobRun(
+            name="n=0",
+            tags={
+                **SWEEP_TAGS,
+                "hydra.docker.folder": str(bench.folder),
+                "hydra.docker.cpus": "1.5",
+                "hydra.docker.mem_limit": "1g",
+                "hydra.docker.shm_size": "512m",
+                "hydra.docker.pids_limit": "100",
+                "hydra.docker.gpus": "A,B",
+                "hydra.docker.job": "0",
+                "hydra.docker.output_dir": str(bench.job.output_dir),
+            },
+            artifacts={
+                "config.yaml": "lr: 0.1\nmodel:\n  width: 3\n",
+                "overrides.yaml": "- n=0\n",
+                "packages.txt": "hydra-core==1.3.8\n",
+            },
+        )
+    }
+
+
+def test_files_of_a_job(bench):
+    """Config and job file are there before the container, for the user's eyes only."""
+    (bench.job.output_dir / ".docker").mkdir(parents=True)
+    (bench.job.output_dir / ".docker" / "result.json").write_text("of an earlier attempt")
+
+    bench.start()
+
+    private = bench.job.output_dir / ".docker"
+    assert {path.name: path.read_text() for path in private.iterdir()} == {
+        "config.yaml": "lr: 0.1\nmodel:\n  width: 3\n",
+        "job.pickle": "job",
+    }
+    assert {path.stat().st_mode & 0o777 for path in private.iterdir()} == {0o600}
+
+
+def test_output_folder_that_cannot_be_written(bench):
+    """The message names the folder."""
+    bench.job.output_dir.write_text("a file")
+    with pytest.raises(DockerLauncherError) as caught:
+        bench.start()
+    assert str(caught.value).startswith(
+        f"Cannot write to the job's output folder {bench.job.output_dir}: "
+    )
+
+
+def test_store_in_the_container(bench, tmp_path):
+    """The container gets the store's folder, its variables and its run."""
+    bench.tracker.store = StoreAccess(
+        environment=(("MLFLOW_TRACKING_URI", "sqlite:///x"),), folders=(tmp_path / "store",)
+    )
+
+    spec = bench.start()
+
+    assert spec == replace(
+        bench.spec,
+        environment=(("MLFLOW_TRACKING_URI", "sqlite:///x"), ("MLFLOW_RUN_ID", "run-0")),
+        mounts=(*bench.spec.mounts, Mount(str(tmp_path / "store"), str(tmp_path / "store"))),
+        labels=(("hydra.docker.run_id", "run-0"),),
+    )
+
+
+def test_server_on_the_host(bench):
+    """The address of a store on the host's network is as it is, and is looked up once."""
+    bench.tracker.store = StoreAccess(url="http://127.0.0.1:5000", url_variable="MLFLOW_URI")
+    bench.open()
+    spec = replace(bench.spec, boundary=replace(bench.spec.boundary, network_mode="host"))
+
+    found = bench.recorder.starting(bench.runnable, spec)
+
+    assert dict(found.environment)["MLFLOW_URI"] == "http://127.0.0.1:5000"
+    bench.recorder.close(RunStatus.FINISHED)
+
+
+def test_server_on_loopback(bench):
+    """Containers reach a server on the host's loopback through a relay, until the batch ends."""
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    port = server.server_address[1]
+    host = replace(HOST, gateway="127.0.0.2")
+    record = replace(bench.record, code=replace(bench.record.code, host=host))
+    bench.recorder = SweepRecorder(record, bench.tracker, Ledger(bench.folder / "l.json", {}))
+    bench.tracker.store = StoreAccess(url=f"http://localhost:{port}", url_variable="MLFLOW_URI")
+    before = threading.active_count()
+
+    found = dict(bench.start().environment)["MLFLOW_URI"]
+
+    assert found.startswith("http://127.0.0.2:")
+    bench.recorder.close(RunStatus.FINISHED)
+    assert threading.active_count() == before
+    server.server_close()
+
+
+def test_started(bench):
+    """The ledger knows the container as soon as it exists."""
+    bench.start()
+    bench.recorder.started(bench.runnable, bench.spec, "c0")
+    assert bench.ledger["jobs"][0] == {
+        "job": 0,
+        "overrides": ["n=0"],
+        "output_dir": str(bench.job.output_dir),
+        "outcome": None,
+        "container": "c0",
+        "name": "train-x-0",
+        "run_id": "run-0",
+        "started": NOW,
+    }
+
+
+def test_completed(bench):
+    """Status, params, metrics, tags and log of the child run; a row; the container's file."""
+    bench.start()
+    bench.runnable.paths.log.write_text("log")
+
+    end = bench.end(replace(COMPLETED, value={"loss": 0.5, "epochs": 3, "name": "x", "ok": True}))
+
+    assert end == JobRunEnd(
+        status=RunStatus.FINISHED,
+        params={"lr": 0.1, "model.width": 3},
+        metrics={"loss": 0.5, "epochs": 3.0},
+        tags={
+            "hydra.docker.outcome": "completed",
+            "hydra.docker.cause": "completed",
+            "hydra.docker.container": "c0",
+            "hydra.docker.exit_code": "0",
+        },
+        files={"container.log": bench.runnable.paths.log},
+    )
+    row = {"outcome": "completed", "cause": "completed", "exit_code": 0, "ended": NOW}
+    assert bench.ledger["jobs"][0].items() >= row.items()
+    assert json.loads(bench.runnable.paths.container.read_text()) == {
+        "id": "c0",
+        "name": "train-x-0",
+        "image": IMAGE.id,
+        "started_at": "2026-11-22T10:00:01Z",
+        "finished_at": "2026-…:02Z",
+        "run_id": "run-0",
+        "limits": {
+            "cpus": "1.5",
+            "mem_limit": "1g",
+            "shm_size": "512m",
+            "pids_limit": "100",
+            "gpus": "A,B",
+        },
+        **row,
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "metrics"),
+    [
+        (None, {}),
+        (0.5, {"return_value": 0.5}),
+        (3, {"return_value": 3.0}),
+        (True, {}),
+        ("x", {}),
+        ([1, 2], {}),
+        (float("inf"), {"return_value": float("inf")}),
+        (10**400, {}),
+        (-(10**400), {}),
+    ],
+)
+def test_metrics(bench, value, metrics):
+    """A returned number is a metric; what is no number, or too large for one, is none."""
+    bench.start()
+    assert bench.end(replace(COMPLETED, value=value)).metrics == metrics
+
+
+def test_job_without_container(bench):
+    """A job that never started has a row and a run, and no file of a container."""
+    bench.start()
+    end = bench.end(Outcome(End.NOT_STARTED, "no such image"), container=None, state=None)
+
+    assert end.status is RunStatus.FAILED
+    assert end.files == {}
+    assert end.tags == {
+        "hydra.docker.outcome": "could not start",
+        "hydra.docker.cause": "no such image",
+    }
+    assert not bench.runnable.paths.container.exists()
+
+
+def test_log_that_a_container_replaced(bench, tmp_path):
+    """A link in place of the log would send another file of the host to the store."""
+    (tmp_path / "secret").write_text("secret")
+    bench.start()
+    bench.runnable.paths.log.symlink_to(tmp_path / "secret")
+
+    assert bench.end(COMPLETED).files == {}
+
+
+def test_files_that_a_container_replaced(bench, tmp_path):
+    """A link in place of the container's file is replaced, not followed."""
+    (tmp_path / "precious").write_text("precious")
+    bench.start()
+    bench.runnable.paths.container.symlink_to(tmp_path / "precious")
+
+    bench.end(COMPLETED)
+
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def loud(caplog):
+    """Return what the user sees at any level of logging."""
+    return [record.message for record in caplog.records if record.levelname != "INFO"]
+
+
+# ---- what the user sees --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("hello", "hello"),
+        ("\ttab", "\ttab"),
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
+        ("\x1b[2Jclear", "clear"),
+        ("\x1b]0;title\x07x", "x"),
+        ("\x1b]8;;http://x\x1b\\link", "link"),
+        ("a\rb\x08c\x00d\x7f", "abcd"),
+        ("\x9b2Jx", "\x9b2Jx"),
+        ("wörld ✓", "wörld ✓"),
+        ("\x1b", ""),
+    ],
+)
+def test_output(bench, capsys, text, shown):
+    """Lines carry the job's number; colours stay, what plays tricks on a terminal does not."""
+    bench.recorder.output(bench.runnable, text)
+    assert capsys.readouterr().out == f"#0 | {shown}\n"
+
+
+def test_failed_job_is_told(bench, caplog):
+    """The report of a job that did not complete, without tricks in the container's words."""
+    bench.start()
+    bench.end(replace(ERROR, cause="raised ValueError: \x1b[2Jno\nway"))
+    assert loud(caplog) == ["job #0 (n=0) error: raised ValueError: no\nway"]
+
+
+def test_warnings_of_a_completed_job(bench, caplog):
+    """What is no JSON arrives as its repr, and a killed child is worth a word."""
+    bench.start()
+    bench.end(replace(COMPLETED, value="<M>", not_json="train.M", warning="completed, but …"))
+    assert loud(caplog) == [
+        "job #0 (n=0) completed, but …",
+        (
+            "job #0 (n=0) returned a train.M, which is no JSON value: the sweeper gets its repr. "
+            "Return numbers, strings, lists or dicts, and write anything else to the output folder."
+        ),
+    ]
+
+
+def test_summary(bench, caplog):
+    """The end of a batch counts how its jobs ended."""
+    caplog.set_level("INFO")
+    bench.start()
+    bench.end(COMPLETED)
+    bench.end(ERROR)
+    bench.end(COMPLETED)
+    caplog.clear()
+
+    bench.recorder.close(RunStatus.FAILED)
+    bench.recorder.close(RunStatus.FAILED)
+
+    assert caplog.messages == ["2 completed, 1 error", "no job"]
+    assert bench.tracker.statuses == ["RUNNING", "FAILED", "FAILED"]
+
+
+def test_next_batch(bench):
+    """The parent run goes on running when a sweeper sends more jobs."""
+    bench.open()
+    bench.recorder.close(RunStatus.FINISHED)
+    bench.recorder.batch([], {})
+    assert bench.tracker.statuses == ["RUNNING", "FINISHED", "RUNNING"]
+
+
+# ---- a store that fails --------------------------------------------------------------------------
+
+
+def test_store_that_fails_before_a_job(bench):
+    """A job that could not be recorded does not start."""
+    bench.tracker.broken = frozenset(["open_job"])
+    with pytest.raises(TrackingError, match="open_job: the store does not answer"):
+        bench.start()
+
+
+def test_store_that_fails_after_a_job(bench, caplog):
+    """A store that has gone away is no reason to lose a result."""
+    bench.tracker.broken = frozenset(["close_job", "close_sweep"])
+    bench.start()
+    bench.end(COMPLETED)
+    bench.recorder.close(RunStatus.FINISHED)
+
+    assert loud(caplog) == [
+        "close_job: the store does not answer",
+        "close_sweep: the store does not answer",
+    ]
+    assert bench.ledger["jobs"][0]["outcome"] == "completed"
