@@ -13,6 +13,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
@@ -57,9 +58,15 @@ def commit_files(plain_git: None, tmp_path: Path) -> Callable[..., str]:
     return commit
 
 
+@pytest.fixture(scope="session")
+def _plugins() -> None:
+    """Let plugins register their configs before a test notes what to restore after it."""
+    Plugins.instance()
+
+
 @pytest.fixture
 def multirun(
-    hydra_restore_singletons: None, monkeypatch: pytest.MonkeyPatch
+    _plugins: None, hydra_restore_singletons: None
 ) -> Iterator[Callable[..., tuple[HydraContext, DictConfig]]]:
     """Compose a multirun's config as Hydra does before it calls a launcher.
 

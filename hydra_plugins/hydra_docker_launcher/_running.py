@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import FrameType
 from typing import BinaryIO, Protocol
 
 from . import _outcome
@@ -28,6 +30,7 @@ ENGINE_RETRIES = 5  # times an engine that does not answer is asked again
 ENGINE_BACKOFF = 1.0  # seconds before the first of them; doubled each time
 #: Seconds. A Ctrl-C that comes just before Python begins to wait is only seen after the wait.
 LONGEST_WAIT = 1.0
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 FINAL_POLICIES = ("always", "unless-stopped")
 
 
@@ -87,6 +90,7 @@ class _Running:
         self._container: str | None = None
         self._started = False
         self._told_to_stop = False
+        self._gave_up = False
         self._timed_out: str | None = None
         self._stopped_by: str | None = None
         self._lock = threading.Lock()
@@ -145,6 +149,7 @@ class _Running:
             self._done(self.job.number)
 
     def _give_up(self, reason: str) -> None:
+        self._gave_up = True
         if self._started:
             self.outcome = _outcome.stopped(f"the launcher could not go on watching it: {reason}")
         else:
@@ -231,9 +236,10 @@ class _Running:
         return None if state is None else _outcome.before_restart(state, result)
 
     def _clean_up(self) -> None:
-        kept = self._keep == "all" or (
-            self._keep == "failed" and self.outcome.end is not End.COMPLETED
-        )
+        # Who stops a job knows why it ended, and has no use for its container.
+        stopped = self.outcome.end is End.STOPPED and not self._gave_up
+        failed = self.outcome.end is not End.COMPLETED and not stopped
+        kept = self._keep == "all" or (self._keep == "failed" and failed)
         if self._container is not None and not kept:
             self._engine.remove(self._container)
             self.job.paths.job.unlink(missing_ok=True)
@@ -253,9 +259,30 @@ def run_jobs(
     """Run every job to its end; return the outcomes in the order of ``jobs``.
 
     Jobs start in order, each as soon as it fits. On Ctrl-C all containers are stopped (at once, if
-    it comes twice) and recorded before ``KeyboardInterrupt`` goes on.
+    it comes twice) and recorded before ``KeyboardInterrupt`` goes on. SIGTERM and SIGHUP are taken
+    as Ctrl-C.
     """
-    return _Scheduler(engine, capacity, recorder, keep, fail_fast).run(jobs)
+    with _ends_as_interrupt():
+        return _Scheduler(engine, capacity, recorder, keep, fail_fast).run(jobs)
+
+
+@contextmanager
+def _ends_as_interrupt() -> Iterator[None]:
+    """Take the signals that would end this process at once, and leave its containers, as Ctrl-C."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        taken = [s for s in ENDING if signal.getsignal(s) is signal.SIG_DFL]
+    for ending in taken:
+        signal.signal(ending, interrupt)
+    try:
+        yield
+    finally:
+        for ending in taken:
+            signal.signal(ending, signal.SIG_DFL)
 
 
 class _Scheduler:
@@ -283,7 +310,8 @@ class _Scheduler:
                     self._stop_all(f"fail_fast: {ended.job.title} did not complete")
                     self._call_off(pending, f"fail_fast: {ended.job.title} did not complete")
         except BaseException as error:
-            reason = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else f"{error!r}"
+            interrupted = isinstance(error, KeyboardInterrupt)
+            reason = (str(error) or "Ctrl-C") if interrupted else f"{error!r}"
             self._abort(reason)
             self._call_off(pending, reason)
             raise

@@ -71,7 +71,8 @@ class DockerLauncherConf:
     # When to pull `image` (or the base image of a build): always, missing, never.
     pull_policy: str = "missing"
 
-    # Any git revision: a branch, a tag, a commit, HEAD~2.
+    # Any git revision: a branch, a tag, a commit, HEAD~2 (which Hydra's command line wants quoted:
+    # "hydra.launcher.commit='HEAD~2'").
     commit: str = "HEAD"
 
     # Uncommitted changes. error: refuse to start. ignore: run the commit without them, and say so.
@@ -177,7 +178,7 @@ class DockerLauncherConf:
     # true: print what would run, and start nothing.
     dry_run: bool = False
 
-    # Containers that stay after their job: none, failed, all.
+    # Containers that stay after their job: none, failed (but not those that were stopped), all.
     keep: str = "failed"
 
     mlflow: MlflowConf = field(default_factory=MlflowConf)

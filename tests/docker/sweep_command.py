@@ -244,9 +244,9 @@ class Command:
         ledger = json.loads((self.folder / "sweep.json").read_text())
         return str(ledger["jobs"][job]["container"])
 
-    def interrupt(self) -> None:
-        """Do what Ctrl-C does."""
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Send the command a signal, by default what Ctrl-C sends."""
+        self.process.send_signal(number)
 
     def finish(self, timeout: float = 120) -> Finished:
         """Wait for the command's end, and see that it has left nothing on the engine."""
@@ -283,7 +283,7 @@ def _kept(finished: Finished, line: Iterable[str]) -> list[str]:
         row["container"]
         for row in finished.ledger["jobs"]
         if row.get("container") and row["outcome"] != "lost"
-        if keep == "all" or (keep != "none" and row["outcome"] != "completed")
+        if keep == "all" or (keep != "none" and row["outcome"] not in ("completed", "stopped"))
     ]
 
 

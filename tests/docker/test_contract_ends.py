@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -418,18 +419,29 @@ def test_keep(make_repository: MakeRepository) -> None:
 
 
 class TestCtrlC:
-    def test_once(self, make_repository: MakeRepository) -> None:
-        """Ctrl-C stops every container, starts no more, and writes that down before it ends."""
-        repository = make_repository("ends", n_jobs="2", keep="none")
+    @pytest.mark.parametrize(
+        ("number", "cause"),
+        [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")],
+    )
+    def test_once(
+        self, make_repository: MakeRepository, number: signal.Signals, cause: str
+    ) -> None:
+        """Ctrl-C stops every container, starts no more, and writes that down before it ends.
+
+        So do ``kill`` and a terminal that closes. Containers that were stopped have not failed:
+        they are removed.
+        """
+        repository = make_repository("ends", n_jobs="2", keep="failed")
         command = repository.start("how=wait,wait_for_stop,completed")
-        for number in (0, 1):
-            command.wait_for_line(number, "waiting")
-        command.interrupt()
+        for job in (0, 1):
+            command.wait_for_line(job, "waiting")
+        command.interrupt(number)
         finished = command.finish(30)
         assert finished.status in (-2, 130)
         assert finished.outcomes == ["stopped"] * 3
         causes = [row["cause"] for row in finished.ledger["jobs"]]
-        assert causes == ["Ctrl-C", "Ctrl-C", "not started: Ctrl-C"]
+        assert causes == [cause, cause, f"not started: {cause}"]
+        assert repository.containers() == []
         assert [row.get("exit_code") for row in finished.ledger["jobs"]] == [143, 143, None]
 
     @pytest.mark.parametrize("stage", ["Commit ", "Image ", "#0 : "])

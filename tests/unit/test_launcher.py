@@ -84,6 +84,13 @@ class Bench:
             self.context, self.config, function, make_engine, lambda *arguments: self.tracker
         )
 
+    def configure(self, values: str, **options: str) -> None:
+        """Add values to the config, and launcher options that take them by interpolation."""
+        lines = "".join(f"    {name}: ${{{key}}}\n" for name, key in options.items())
+        text = CONFIG.replace("  launcher: {image: train:1", "  launcher:\n    image: train:1")
+        text = text.replace(', mem_limit: "${model.mem_limit}"}\n', f"\n{lines}")
+        (self.folder / "conf" / "config.yaml").write_text(values + text)
+
     @property
     def ledger(self) -> dict[str, Any]:
         return json.loads((self.folder / "multirun/x/sweep.json").read_text())
@@ -277,21 +284,22 @@ def test_layer_is_removed_in_the_end(bench):
 
 def test_option_of_the_sweep_that_differs(bench):
     """The message names both jobs, in a batch and across batches; nothing starts."""
+    bench.configure("at_once: -1\nrevision: HEAD\n", n_jobs="at_once", commit="revision")
     sweep = bench.sweep()
     with pytest.raises(OptionError) as caught:
-        sweep.launch([["lr=1"], ["lr=2", "hydra.launcher.n_jobs=2"]], 0)
+        sweep.launch([["lr=1"], ["lr=2", "at_once=2"]], 0)
     assert str(caught.value) == (
         "hydra.launcher.n_jobs must be the same for all jobs of a sweep, but is -1 for job #0 "
-        "(lr=1) and 2 for job #1 (lr=2)"
+        "(lr=1) and 2 for job #1 (lr=2 at_once=2)"
     )
     assert bench.engines_made == 0
 
     sweep.launch([["lr=1"]], 0)
     with pytest.raises(OptionError) as caught:
-        sweep.launch([["lr=5", "hydra.launcher.commit=v1"]], 1)
+        sweep.launch([["lr=5", "revision=v1"]], 1)
     assert str(caught.value) == (
         "hydra.launcher.commit must be the same for all jobs of a sweep, but is 'HEAD' for job #0 "
-        "(lr=1) and 'v1' for job #1 (lr=5)"
+        "(lr=1) and 'v1' for job #1 (lr=5 revision=v1)"
     )
 
 
@@ -330,10 +338,11 @@ def test_missing_volume(bench):
 
 def test_missing_volume_in_a_later_batch(bench):
     """The same in a batch that a sweeper sends later."""
+    bench.configure("data: []\n", volumes="data")
     sweep = bench.sweep()
     sweep.launch([["lr=1"]], 0)
     with pytest.raises(OptionError, match="the engine has no volume 'data'"):
-        sweep.launch([["lr=2", "hydra.launcher.volumes=['data:/data']"]], 1)
+        sweep.launch([["data=['data:/data']"]], 1)
 
 
 def test_uncommitted_changes(bench):
