@@ -26,6 +26,8 @@ from ._errors import TaskError
 #: Parts of Hydra's node whose types stand in plugins, which an image does not have.
 PLUGIN_NODES = ("launcher", "sweeper")
 
+HYDRA_1_3 = hasattr(version, "base_at_least")
+
 #: Types of single values that a config can hold.
 SINGLE = (str, int, float, bool, bytes, PurePath, Enum, type(None))
 
@@ -79,6 +81,8 @@ def compose(
             composed.hydra.runtime.output_dir = str(output_dir)
         HydraConfig.instance().set_config(composed)
         hydra_cfg: Any = HydraConfig.instance().cfg
+        if not HYDRA_1_3:
+            _resolve_env_set(hydra_cfg)
         resolved, unresolved = resolve(composed)
     finally:
         HydraConfig.instance().cfg = before
@@ -240,10 +244,17 @@ def _output_dir(config: DictConfig) -> Path:
     return Path(os.path.abspath(os.path.join(folder, str(config.hydra.sweep.subdir))))
 
 
+def _resolve_env_set(hydra_cfg: Any) -> None:
+    """Do what Hydra 1.4's ``run_job`` does before it writes .hydra/hydra.yaml."""
+    env_set = hydra_cfg.hydra.job.env_set
+    with read_write(env_set):
+        OmegaConf.resolve(env_set)
+
+
 def _changes_directory(hydra: DictConfig) -> bool:
     """Tell whether Hydra makes the output folder the job's working directory."""
     chdir = hydra.job.chdir
-    if chdir is None and hasattr(version, "base_at_least"):  # Hydra 1.3
+    if chdir is None and HYDRA_1_3:
         return not version.base_at_least("1.2")
     return bool(chdir)
 

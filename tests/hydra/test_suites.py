@@ -45,7 +45,9 @@ class TestDockerLauncherInBatches(BatchedSweeperTestSuite):
     """A sweeper that sends its jobs in several batches."""
 
 
-@pytest.mark.parametrize(("task_launcher_cfg", "extra_flags"), [({}, ["hydra/launcher=docker", *OPTIONS])])
+@pytest.mark.parametrize(
+    ("task_launcher_cfg", "extra_flags"), [({}, ["hydra/launcher=docker", *OPTIONS])]
+)
 class TestDockerLauncherIntegration(IntegrationTestSuite):
     """Toy applications, started as commands."""
 

@@ -58,7 +58,7 @@ def port() -> Iterator[int]:
 @pytest.fixture
 def open_port() -> Iterator[int]:
     """A web server on every address of this machine."""
-    yield from serve("0.0.0.0")  # noqa: S104
+    yield from serve("0.0.0.0")
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_loopback_server_is_relayed(port: int) -> None:
 
 def test_server_on_every_address_needs_no_relay(open_port: int) -> None:
     """A server that answers on the gateway is used as it is; 0.0.0.0 means this machine, too."""
-    for host in ("127.0.0.1", "0.0.0.0"):  # noqa: S104
+    for host in ("127.0.0.1", "0.0.0.0"):
         assert reachable_url(
             f"http://ann:p%40w@{host}:{open_port}/x?y=1", network_mode="lab", gateway=GATEWAY
         ) == (f"http://ann:p%40w@{GATEWAY}:{open_port}/x?y=1", None)
