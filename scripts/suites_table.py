@@ -19,8 +19,8 @@ HEAD = """\
 # Hydra's own suites, in containers
 
 Written by `make test`; not by hand. The first three are the suites of
-`hydra.test_utils.launcher_common_tests`, unmodified, none of their tests skipped or deselected; every
-job runs in a container of its own. The last runs the toy apps in `tests/apps/compare` under
+`hydra.test_utils.launcher_common_tests`, unmodified, none of their tests skipped or deselected;
+every job runs in a container of its own. The last runs the toy apps in `tests/apps/compare` under
 `hydra/launcher=basic` and `hydra/launcher=docker` and compares what they saw and left behind.
 
 | suite | hydra-core | passed | failed | skipped |

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.util
 import io
 import os
 import pickle
 import re
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -127,12 +129,17 @@ def _folders_of_package(name: str) -> Sequence[str]:
 def serialize_config(job: Job, pickler: type[pickle.Pickler] = pickle.Pickler) -> bytes:
     """Return the resolved config with its types. Raises ``TaskError`` that names the type.
 
-    Paths go as text: where Python keeps the class differs between its versions.
+    Paths go as text: where Python keeps the class differs between its versions. A dataclass that
+    was made at run time (hydra-zen makes them) goes as its fields.
     """
 
     class Pickler(pickler):  # type: ignore[valid-type, misc]
-        def persistent_id(self, value: object) -> tuple[str, str] | None:
-            return ("path", str(value)) if isinstance(value, PurePath) else None
+        def persistent_id(self, value: object) -> tuple[Any, ...] | None:
+            if isinstance(value, PurePath):
+                return ("path", str(value))
+            if isinstance(value, type) and pickler is pickle.Pickler and _is_made(value):
+                return ("dataclass", id(value), _made_from(value))
+            return None
 
     file = io.BytesIO()
     try:
@@ -143,6 +150,24 @@ def serialize_config(job: Job, pickler: type[pickle.Pickler] = pickle.Pickler) -
             "Define it at the top level of a module of the repository."
         ) from error
     return file.getvalue()
+
+
+def _is_made(kind: type) -> bool:
+    """Tell whether a dataclass was made by ``make_dataclass``: no module has it by its name."""
+    if not dataclasses.is_dataclass(kind) or "." in kind.__qualname__:
+        return False
+    return getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is not kind
+
+
+def _made_from(kind: Any) -> dict[str, Any]:
+    """Return what the worker gives to ``make_dataclass``. Defaults do not matter any more."""
+    return {
+        "cls_name": kind.__qualname__,
+        "module": kind.__module__,
+        "bases": kind.__bases__,
+        "fields": [(field.name, field.type, field.init) for field in dataclasses.fields(kind)],
+        "frozen": kind.__dataclass_params__.frozen,
+    }
 
 
 def hydra_files(job: Job) -> dict[str, str]:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from . import _paths
 from ._errors import OptionError
 from ._units import cpu_number, duration, size
 from .config import BuildConf, DockerLauncherConf, MlflowConf
@@ -237,7 +238,7 @@ def _job_options(read: _Reader, environ: Mapping[str, str], folder: Path) -> Job
         extra_hosts=read.each("extra_hosts", _extra_host),
         init=read.flag("init"),
         labels=_labels(read),
-        volumes=read.each("volumes", lambda item: _volume(item, folder)),
+        volumes=_volumes(read, folder),
         environment=_environment(read, environ, folder),
         timeout=read.optional("timeout_min", _minutes),
         stop_grace_period=read.parsed("stop_grace_period", duration),
@@ -500,6 +501,19 @@ def _volume(item: str, folder: Path) -> Volume:
             f"{path} does not exist on this host; create it first, or correct the path"
         )
     return Volume(str(path.resolve()), target, read_only, named=False)
+
+
+def _volumes(read: _Reader, folder: Path) -> tuple[Volume, ...]:
+    volumes = read.each("volumes", lambda item: _volume(item, folder))
+    taken: set[str] = set()
+    for volume in volumes:
+        target = PurePosixPath(volume.target)
+        if target == _paths.CONTAINER or _paths.CONTAINER in target.parents:
+            raise read.wrong("volumes", volume.target, f"{_paths.CONTAINER} is the launcher's own")
+        if volume.target in taken:
+            raise read.wrong("volumes", volume.target, "is the target of two volumes")
+        taken.add(volume.target)
+    return volumes
 
 
 def _restart(value: object) -> Restart:

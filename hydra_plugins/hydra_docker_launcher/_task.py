@@ -96,7 +96,7 @@ def _folders_of_modules() -> Iterator[str]:
     """Return the folders that lead to the top-level modules which have been imported by name."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or "." in name:
+        if not isinstance(file, str) or "." in name or name == "__main__":
             continue
         path = PurePath(file)
         if path.parent.name == name and path.stem == "__init__":

@@ -8,6 +8,7 @@ came of it is written as JSON into the job's output folder: the host unpickles n
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import functools
 import importlib
 import importlib.machinery
@@ -31,10 +32,28 @@ MAX_CHAIN = 20
 
 
 class ConfigUnpickler(pickle.Unpickler):
-    """Reads a config: a path stands as its text in it."""
+    """Reads a config, in which a path is its text, and a dataclass made at run time its fields."""
+
+    def __init__(self, file):
+        super().__init__(file)
+        self.made = {}
 
     def persistent_load(self, pid):
-        return pathlib.Path(pid[1])
+        if pid[0] == "path":
+            return pathlib.Path(pid[1])
+        _, number, content = pid
+        if number not in self.made:
+            self.made[number] = make_dataclass(**content)
+        return self.made[number]
+
+
+def make_dataclass(cls_name, module, bases, fields, frozen):
+    specified = [
+        (name, kind, dataclasses.field(default=None, init=init)) for name, kind, init in fields
+    ]
+    made = dataclasses.make_dataclass(cls_name, specified, bases=bases, frozen=frozen)
+    made.__module__ = module
+    return made
 
 
 class Job:

@@ -36,8 +36,12 @@ MISLEADING = ("MLFLOW_", "GIT_", "HYDRA_")
 #: What selects the launcher, and its options: left out wherever they stand.
 LAUNCHER_NODE = re.compile(r"^  launcher:\n(    .*\n)*", re.MULTILINE)
 LAUNCHER_CHOICE = re.compile(r"\bhydra[./]launcher(\.\S+)?(=|: )|^\.hydra/launcher$")
-#: Times, and what follows from them.
-TIMES = re.compile(r"\d{4}-\d\d-\d\d([ T/]\d\d[:-]\d\d[:-]\d\d(,\d{3})?)?|\b\d\d-\d\d-\d\d\b")
+#: Times, and folders of installed packages, in tracebacks.
+CHANGING = (
+    (re.compile(r"\d{4}-\d\d-\d\d([ T/]\d\d[:-]\d\d[:-]\d\d(,\d{3})?)?"), "TIME"),
+    (re.compile(r"\b\d\d-\d\d-\d\d\b"), "TIME"),
+    (re.compile(r'File "[^"]*/(site|dist)-packages/'), 'File "PACKAGES/'),
+)
 
 
 @dataclass(frozen=True)
@@ -58,27 +62,31 @@ class App:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run has left behind: ``facts`` are flat, ``0/dump.json:config.lr`` → value."""
+    """What one run has left behind: ``facts`` are flat: ``types/0/dump.json:config/.lr``."""
 
     status: int
     output: str
     facts: Mapping[str, Any]
     folder: Path
 
-    def values(self, name: str) -> Mapping[str, Any]:
-        """Return the facts below a prefix, without it."""
-        return {
-            key.removeprefix(name): value
-            for key, value in self.facts.items()
-            if key.startswith(name)
-        }
+    @property
+    def limits(self) -> list[dict[str, str]]:
+        """The limits of the containers, by job."""
+        files = sorted(self.folder.glob("*/.docker/container.json"))
+        return [json.loads(file.read_text())["limits"] for file in files]
+
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        """The rows of ``sweep.json``."""
+        return json.loads((self.folder / "sweep.json").read_text())["jobs"]
 
 
 class Repository:
-    """A git repository with one toy app."""
+    """A git repository with one toy app; ``case`` is the name of the comparison."""
 
-    def __init__(self, root: Path, app: App) -> None:
+    def __init__(self, root: Path, case: str, app: App) -> None:
         self.root = root
+        self.case = case
         self.app = app
         shutil.copytree(APPS / app.name, root, ignore=shutil.ignore_patterns("__pycache__"))
         (root / app.modules).mkdir(exist_ok=True, parents=True)
@@ -97,6 +105,7 @@ class Repository:
         return self.run(*options, *overrides, environment=environment)
 
     def run(self, *overrides: str, environment: Mapping[str, str] | None = None) -> Run:
+        """Run the command line; ``environment`` adds to the app's own."""
         folder = Path(self._filled(self.app.sweep))
         target = (self.root / self.app.cwd / folder).resolve()
         shutil.rmtree(target, ignore_errors=True)
@@ -111,14 +120,18 @@ class Repository:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=120,
+            check=False,
         )
-        return Run(done.returncode, done.stdout, dict(_facts(target)), target)
+        facts = {f"{self.case}/{key}": value for key, value in _facts(target)}
+        return Run(done.returncode, done.stdout, facts, target)
 
     def _filled(self, text: str) -> str:
         return text.replace("{root}", str(self.root))
 
     def _environment(self, own: Mapping[str, str]) -> dict[str, str]:
-        inherited = {name: os.environ[name] for name in os.environ if not name.startswith(MISLEADING)}
+        inherited = {
+            name: os.environ[name] for name in os.environ if not name.startswith(MISLEADING)
+        }
         entries = (own.get("PYTHONPATH"), str(APPS / "recording"), os.environ.get("PYTHONPATH"))
         return {
             **inherited,
@@ -142,7 +155,9 @@ def _facts(folder: Path) -> Iterator[tuple[str, Any]]:
         name = str(path.relative_to(folder))
         if path.is_dir() or any(own in name for own in OWN_FILES):
             continue
-        text = TIMES.sub("TIME", path.read_text())
+        text = path.read_text()
+        for changing, word in CHANGING:
+            text = changing.sub(word, text)
         yield name, "a file"
         if path.suffix == ".json":
             yield from _flat(f"{name}:", json.loads(text))
@@ -155,7 +170,8 @@ def _facts(folder: Path) -> Iterator[tuple[str, Any]]:
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            if not (key == "launcher" and name.endswith("hydra") or LAUNCHER_CHOICE.search(key)):
+            is_node = key == "launcher" and name.endswith("hydra")
+            if not is_node and not LAUNCHER_CHOICE.search(key):
                 yield from _flat(f"{name}{'' if name.endswith(':') else '/'}{key}", item)
     elif isinstance(value, list) and value:
         kept = [item for item in value if not LAUNCHER_CHOICE.search(str(item))]

@@ -474,6 +474,18 @@ def test_missing_volume(tmp_path):
     )
 
 
+def test_volumes_that_hide_something(tmp_path):
+    """Two volumes at one place, or one over the launcher's own files, are an error."""
+    (tmp_path / "a").mkdir()
+    for volumes, message in (
+        (["./a:/data", "a:/data"], "hydra.launcher.volumes=/data: is the target of two volumes"),
+        (["./a:/hydra/home"], "hydra.launcher.volumes=/hydra/home: /hydra is the launcher's own"),
+    ):
+        with pytest.raises(OptionError) as caught:
+            parsed(tmp_path, volumes=volumes)
+        assert str(caught.value) == message
+
+
 def test_volume_paths(tmp_path, monkeypatch):
     """Relative sources start at the launch folder, ~ is the home, links are followed."""
     home = tmp_path / "home"

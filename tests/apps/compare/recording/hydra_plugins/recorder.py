@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 def told(error):
     if error is None:
         return None
-    frames = traceback.extract_tb(error.__traceback__)
+    every = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in every if "-packages" not in frame.filename]
     return {
         "type": type(error).__name__,
         "text": str(error),
