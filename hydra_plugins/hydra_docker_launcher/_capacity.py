@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ._engine import ContainerSpec, Host
-from ._options import Gpus
+from ._option_values import Gpus
 
 
 @dataclass

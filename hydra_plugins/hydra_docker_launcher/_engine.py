@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from ._options import NO_GPUS, NO_RESTART, Gpus, Restart, Ulimit
+from ._option_values import NO_GPUS, NO_RESTART, Gpus, Restart, Ulimit
 
 #: Takes one line for the user's console.
 Show = Callable[[str], None]

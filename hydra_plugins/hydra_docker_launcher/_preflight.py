@@ -14,7 +14,7 @@ import omegaconf
 
 from ._engine import Boundary, ContainerSpec, Engine, Image, Limits
 from ._errors import EngineError, ImageError, OptionError
-from ._options import Gpus
+from ._option_values import Gpus
 
 MAX_OUTPUT = 4 * 1024 * 1024  # characters
 PYTHONS = ("python3", "python")

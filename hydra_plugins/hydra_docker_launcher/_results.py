@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
@@ -50,13 +51,23 @@ def exception(job: Job, outcome: Outcome) -> Exception:
     """
     report = describe(job, outcome)
     if outcome.end is End.ERROR and outcome.error is not None:
-        error = rebuild(outcome.error)
+        error = rebuild(outcome.error) if _is_of_task(outcome.error) else None
         if error is not None:
             add_note(error, report)
             return error
         text = outcome.error.get("traceback")
         return JobError(f"{report}\n\n{text.rstrip()}" if isinstance(text, str) else report)
     return JobError(report)
+
+
+def _is_of_task(error: dict[str, Any]) -> bool:
+    """Tell whether the task function raised it; a script may fail before that, as it is imported.
+
+    Of such an error, with no frame of ``run_job``, Hydra would show its own frames on the host.
+    """
+    frames = error.get("frames")
+    first = frames[0] if isinstance(frames, list) and frames else None
+    return isinstance(first, list) and "run_job" in first
 
 
 def describe(job: Job, outcome: Outcome) -> str:

@@ -215,10 +215,10 @@ def test_function_by_value(
     for options in ([], ["hydra/launcher=docker", *OPTIONS]):
         sweep = hydra_sweep_runner(
             calling_file=None,
-            calling_module="test_compare",
+            calling_module="hydra.test_utils.a_module",
             task_function=local,
-            config_path=None,
-            config_name=None,
+            config_path="configs",
+            config_name="compose.yaml",
             overrides=["+number=2,5", *options],
         )
         with sweep:

@@ -21,6 +21,8 @@ ORDER = (
     "_units",
     "_paths",
     "config",
+    "_option_values",
+    "_option_reader",
     "_options",
     # the two seams, as protocols
     "_engine",

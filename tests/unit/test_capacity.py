@@ -8,7 +8,7 @@ import pytest
 
 from hydra_plugins.hydra_docker_launcher._capacity import Capacity
 from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Host, Limits
-from hydra_plugins.hydra_docker_launcher._options import NO_GPUS, Gpus
+from hydra_plugins.hydra_docker_launcher._option_values import NO_GPUS, Gpus
 
 HOST = Host(name="box", engine="Docker 27", cpus=4, memory=1000)
 ALL = Gpus(all=True)

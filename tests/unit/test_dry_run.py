@@ -6,7 +6,7 @@ import shlex
 
 from hydra_plugins.hydra_docker_launcher._dry_run import docker_run
 from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits, Mount
-from hydra_plugins.hydra_docker_launcher._options import Gpus, Restart, Ulimit
+from hydra_plugins.hydra_docker_launcher._option_values import Gpus, Restart, Ulimit
 
 BARE = ContainerSpec(
     name="train-0",

@@ -13,7 +13,7 @@ from fakes import FakeEngine
 
 from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Image, Limits
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError, OptionError
-from hydra_plugins.hydra_docker_launcher._options import NO_GPUS, Gpus
+from hydra_plugins.hydra_docker_launcher._option_values import NO_GPUS, Gpus
 from hydra_plugins.hydra_docker_launcher._preflight import (
     QUESTIONS,
     Facts,

@@ -16,7 +16,7 @@ from hydra_plugins.hydra_docker_launcher import _running
 from hydra_plugins.hydra_docker_launcher._capacity import Capacity
 from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits, Mount
 from hydra_plugins.hydra_docker_launcher._errors import DockerLauncherError
-from hydra_plugins.hydra_docker_launcher._options import NO_GPUS, Gpus, Restart
+from hydra_plugins.hydra_docker_launcher._option_values import NO_GPUS, Gpus, Restart
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
 from hydra_plugins.hydra_docker_launcher._paths import JobPaths
 from hydra_plugins.hydra_docker_launcher._running import RunnableJob, run_jobs

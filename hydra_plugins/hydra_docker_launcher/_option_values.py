@@ -1,0 +1,210 @@
+"""Option values: the notations of single options, each a function from text to a value.
+
+They raise ``ValueError`` that says what is valid; whoever calls them adds which option it was.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ._units import size
+
+MINIMUM_MEMORY = 6 * 1024**2  # Docker's own
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """GPUs of one container: a number of them, all of them, or the ones with these ids."""
+
+    count: int = 0
+    all: bool = False
+    ids: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.all or self.count > 0 or bool(self.ids)
+
+
+NO_GPUS = Gpus()
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A mount that the user named. ``source`` is an absolute path, or the name of a volume."""
+
+    source: str
+    target: str
+    read_only: bool
+    named: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Docker's restart policy. ``retries`` 0: no limit (only of ``on-failure``)."""
+
+    name: str = "no"
+    retries: int = 0
+
+
+NO_RESTART = Restart()
+
+
+def valid_are(valid: tuple[str, ...], value: object) -> str:
+    near = difflib.get_close_matches(str(value), valid, n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"valid is: {', '.join(valid)}{meant}"
+
+
+def memory(value: object) -> int:
+    number = size(value)
+    if number < MINIMUM_MEMORY:
+        raise ValueError("must be at least 6m, the engine's minimum")
+    return number
+
+
+def swap(value: object) -> int:
+    return -1 if str(value) == "-1" else size(value)
+
+
+def pids(value: object) -> int:
+    return _positive(value, "must be a positive number, or -1 for no limit")
+
+
+def n_jobs(value: object) -> int:
+    return _positive(value, "must be a positive number, or -1 for as many as fit")
+
+
+def _positive(value: object, valid: str) -> int:
+    text = str(value)
+    if text != "-1" and not (text.isdecimal() and int(text) > 0):
+        raise ValueError(valid)
+    return int(text)
+
+
+def minutes(value: object) -> float:
+    try:
+        minutes = float(str(value))
+    except ValueError:
+        minutes = 0
+    if not 0 < minutes < float("inf"):
+        raise ValueError("must be a positive number of minutes, or null for no limit")
+    return minutes * 60
+
+
+def user(value: object) -> str:
+    text = str(value)
+    if text in ("host", "image"):
+        return text
+    uid, colon, gid = text.partition(":")
+    if uid.isdecimal() and (gid.isdecimal() or not colon):
+        return text
+    raise ValueError(valid_are(("host", "image", "uid", "uid:gid"), text))
+
+
+def gpus(value: object) -> Gpus:
+    valid = "valid is: a number, all, or a list of device ids"
+    if isinstance(value, (list, tuple)):
+        ids = tuple(str(item) for item in value)
+        if len(set(ids)) != len(ids):
+            raise ValueError("an id is there twice")
+        return Gpus(ids=ids)
+    if value == "all":
+        return Gpus(all=True)
+    if isinstance(value, bool) or not str(value).isdecimal():
+        raise ValueError(valid)
+    return Gpus(count=int(str(value)))
+
+
+def ulimit(name: str, value: object) -> Ulimit:
+    both = value if isinstance(value, Mapping) else {"soft": value, "hard": value}
+    if set(both) != {"soft", "hard"} or not all(
+        re.fullmatch(r"-1|\d+", str(limit)) for limit in both.values()
+    ):
+        raise ValueError("must be a number (-1: no limit), or have soft and hard")
+    soft, hard = int(str(both["soft"])), int(str(both["hard"]))
+    if hard != -1 and (soft == -1 or soft > hard):
+        raise ValueError(f"soft ({soft}) is more than hard ({hard})")
+    return Ulimit(name, soft, hard)
+
+
+def security_opt(item: str, folder: Path) -> str:
+    """Docker's command line sends a seccomp profile's content, and so does this."""
+    key, _, profile = item.replace(":", "=", 1).partition("=")
+    if key != "seccomp" or profile in ("unconfined", "builtin"):
+        return item
+    try:
+        return f"seccomp={json.dumps(json.loads((folder / profile).read_text()))}"
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read the seccomp profile: {error}") from None
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/") or PurePosixPath(path) == PurePosixPath("/"):
+        raise ValueError(f"{path!r} must be an absolute path in the container, not /")
+    return str(PurePosixPath(path))
+
+
+def tmpfs(item: str) -> tuple[str, str]:
+    path, _, options = item.partition(":")
+    return _absolute(path), options
+
+
+def device(item: str) -> str:
+    parts = item.split(":")
+    if len(parts) > 3 or not all(part.startswith("/") for part in parts[:2]):
+        raise ValueError("must be host_path[:container_path[:permissions]]")
+    if len(parts) == 3 and not (parts[2] and set(parts[2]) <= set("rwm")):
+        raise ValueError("permissions are one or more of r, w and m")
+    if not Path(parts[0]).exists():
+        raise ValueError(f"there is no device {parts[0]} on this host")
+    host = parts[0]
+    return ":".join((host, parts[1] if len(parts) > 1 else host, *(parts[2:] or ["rwm"])))
+
+
+def extra_host(item: str) -> tuple[str, str]:
+    separator = "=" if "=" in item else ":"
+    name, _, address = item.partition(separator)
+    if not name or not address:
+        raise ValueError("must be name:address")
+    return name, address
+
+
+def volume(item: str, folder: Path) -> Volume:
+    parts = item.split(":")
+    if not 2 <= len(parts) <= 3 or not all(parts):
+        raise ValueError("must be source:target or source:target:ro")
+    if len(parts) == 3 and parts[2] not in ("ro", "rw"):
+        raise ValueError(f"{parts[2]!r} is not a mode; valid is: ro, rw")
+    source, target = parts[0], _absolute(parts[1])
+    read_only = parts[2:] == ["ro"]
+    if "/" not in source and source not in (".", "..", "~"):
+        return Volume(source, target, read_only, named=True)
+    path = folder / Path(source).expanduser()
+    if not path.exists():
+        raise ValueError(
+            f"{path} does not exist on this host; create it first, or correct the path"
+        )
+    return Volume(str(path.resolve()), target, read_only, named=False)
+
+
+def restart(value: object) -> Restart:
+    # YAML reads a bare `no` as false, which the schema then makes a string.
+    text = "no" if str(value) == "False" else str(value)
+    name, colon, times = text.partition(":")
+    if name == "on-failure" and colon and times.isdecimal() and int(times) > 0:
+        return Restart(name, int(times))
+    if not colon and name in ("no", "on-failure", "unless-stopped", "always"):
+        return Restart(name)
+    valid = ("no", "on-failure", "on-failure:<times>", "unless-stopped", "always")
+    raise ValueError(valid_are(valid, text))
