@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 COMMIT_TIME = 1_700_000_000
+
+
+# Where the tests run in the background (`&`, nohup), Ctrl-C is ignored; those of it need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -222,6 +222,7 @@ class Command:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                preexec_fn=_take_signals,  # noqa: PLW1509  (no thread of these tests starts one)
                 **process,
             )
 
@@ -272,6 +273,12 @@ class Command:
         if not self._repository.containers():
             left = [image["RepoTags"] for image in self._repository.images()]
             assert not left, f"images left on the engine: {left}\n{finished.output}"
+
+
+def _take_signals() -> None:
+    """Undo what ``nohup`` and a shell's ``&`` do: their children ignore Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _kept(finished: Finished, line: Iterable[str]) -> list[str]:

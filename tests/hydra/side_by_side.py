@@ -174,7 +174,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             if not is_node and not LAUNCHER_CHOICE.search(key):
                 yield from _flat(f"{name}{'' if name.endswith(':') else '/'}{key}", item)
     elif isinstance(value, list) and value:
-        kept = [item for item in value if not LAUNCHER_CHOICE.search(str(item))]
+        kept = [item for item in value if not _chooses_launcher(item)]
         for number, item in enumerate(kept):
             yield from _flat(f"{name}/{number}", item)
     elif isinstance(value, str) and "\n" in value:
@@ -183,3 +183,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{name}/{number}", line) for number, line in enumerate(kept))
     else:
         yield name, value
+
+
+def _chooses_launcher(item: Any) -> bool:
+    return isinstance(item, str) and LAUNCHER_CHOICE.search(item) is not None

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import itertools
 import sys
+from dataclasses import field, make_dataclass
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 
 from hydra_plugins.hydra_docker_launcher import _compose
-from hydra_plugins.hydra_docker_launcher._compose import compose, flatten, hydra_files
+from hydra_plugins.hydra_docker_launcher._compose import (
+    compose,
+    config_folders,
+    flatten,
+    hydra_files,
+)
 from hydra_plugins.hydra_docker_launcher._errors import TaskError
 from hydra_plugins.hydra_docker_launcher._worker import ConfigUnpickler
 
@@ -197,6 +203,20 @@ def test_resolver_that_gives_another_value_each_time(job, counter):
     assert yaml.safe_load(found.yaml) == {"seed": 1, "again": 1}
 
 
+def test_config_folders(multirun, folder, tmp_path, monkeypatch):
+    """Folders of configs, those in Python packages too."""
+    package = tmp_path / "settings" / "__init__.py"
+    package.parent.mkdir()
+    package.touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (folder / "conf" / "config.yaml").write_text("{}")
+    _, config = multirun(folder / "conf", "hydra.searchpath=[pkg://settings,pkg://nowhere.at.all]")
+
+    found = config_folders(config)
+
+    assert {folder / "conf", package.parent} <= set(found)
+
+
 def test_what_cannot_be_resolved_here(job):
     """It stays for the job to resolve, and is named with its reason."""
     found = job("a: ${later:1}\nb: 2\nc: [ '${oc.env:NOT_SET}' ]\n")
@@ -279,6 +299,27 @@ def test_plugins_of_the_host_stay_there(job):
     """Launcher and sweeper types are not in the image, and do not travel."""
     content = _compose.serialize_config(job("defaults:\n  - override hydra/launcher: docker\n"))
     assert b"hydra_docker_launcher.config" not in content
+
+
+def test_dataclass_made_at_run_time(job, types):
+    """It has no module to be imported from; the job gets one like it (hydra-zen makes such)."""
+    fields = [("width", int, 1), ("color", types.Color, types.Color.RED), ("_target_", str, "x")]
+    base = make_dataclass("Base", fields)
+    made = make_dataclass("Made", [("inner", base, field(default_factory=base))], bases=(base,))
+    ConfigStore.instance().store(name="made", node=made)
+
+    config = received(job("defaults: [made, _self_]\n", "width=7", "inner.color=BLUE"))
+
+    assert (OmegaConf.get_type(config).__name__, OmegaConf.get_type(config.inner)) == (
+        "Made",
+        OmegaConf.get_type(config).__bases__[0],
+    )
+    assert (config.width, config.color, config.inner.color) == (
+        7,
+        types.Color.RED,
+        types.Color.BLUE,
+    )
+    assert OmegaConf.to_object(config.inner).color is types.Color.BLUE
 
 
 def test_type_that_cannot_travel(job):

@@ -22,7 +22,7 @@ ERROR = {
     "type": "ValueError",
     "message": "no",
     "args": ["no"],
-    "frames": [],
+    "frames": [["/lib/hydra/core/utils.py", "run_job", 1], ["/code/train.py", "main", 2]],
     "notes": [],
     "traceback": "Traceback …\nValueError: no\n",
 }
@@ -82,6 +82,13 @@ def test_foreign_error(job):
         JobError,
         "job #0 (n=0) error: raised Foreign: no\n\nTraceback …\nValueError: no",
     )
+
+
+@pytest.mark.parametrize("frames", [[["/code/train.py", "<module>", 1]], [], None, [5]])
+def test_error_before_the_task(job, frames):
+    """A script that cannot be imported: Hydra would show its own frames with such an exception."""
+    outcome = Outcome(End.ERROR, "raised ValueError: no", 1, error={**ERROR, "frames": frames})
+    assert type(exception(job, outcome)) is JobError
 
 
 @pytest.mark.parametrize("traceback", [None, [[]], 5])

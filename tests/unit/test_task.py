@@ -158,6 +158,27 @@ def test_import_path(monkeypatch, tmp_path):
     assert task.path == (str(tmp_path / "src"), str(tmp_path / "lib"))
 
 
+def test_import_path_of_an_editable_install(monkeypatch, tmp_path):
+    """A finder may know where the repository's modules are, with no entry of sys.path."""
+    for name in ("here/package/__init__.py", "there/single.py", "package/renamed.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    modules = {
+        "package": "here/package/__init__.py",
+        "package.part": "here/package/part.py",
+        "single": "there/single.py",
+        "loaded_under_another_name": "package/renamed.py",
+    }
+    for name, file in modules.items():
+        module = types.ModuleType(name)
+        module.__file__ = str(tmp_path / file)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    task = describe(plain, None, tmp_path)
+
+    assert task.path == (str(tmp_path / "here"), str(tmp_path / "there"))
+
+
 def test_function_by_value():
     """A closure or a lambda has no import path: it is serialized."""
     offset = 2
