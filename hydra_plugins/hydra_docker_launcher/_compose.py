@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path, PurePath
+from pathlib import Path, PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
 
 from hydra import version
@@ -30,6 +30,7 @@ PLUGIN_NODES = ("launcher", "sweeper")
 
 HYDRA_1_3 = hasattr(version, "base_at_least")
 
+PATH_TYPES = (PurePath, PurePosixPath, PureWindowsPath, Path, PosixPath, WindowsPath)
 #: Types of single values that a config can hold.
 SINGLE = (str, int, float, bool, bytes, PurePath, Enum, type(None))
 
@@ -137,6 +138,8 @@ def serialize_config(job: Job, pickler: type[pickle.Pickler] = pickle.Pickler) -
         def persistent_id(self, value: object) -> tuple[Any, ...] | None:
             if isinstance(value, PurePath):
                 return ("path", str(value))
+            if isinstance(value, type) and value in PATH_TYPES:
+                return ("path type", value.__name__)
             if isinstance(value, type) and pickler is pickle.Pickler and _is_made(value):
                 return ("dataclass", id(value), _made_from(value))
             return None

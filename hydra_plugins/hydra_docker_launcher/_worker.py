@@ -41,6 +41,8 @@ class ConfigUnpickler(pickle.Unpickler):
     def persistent_load(self, pid):
         if pid[0] == "path":
             return pathlib.Path(pid[1])
+        if pid[0] == "path type":
+            return getattr(pathlib, pid[1])
         _, number, content = pid
         if number not in self.made:
             self.made[number] = make_dataclass(**content)

@@ -18,9 +18,7 @@ from sweep_command import MakeRepository, Repository, command_environment
 BASE = os.environ.get("HYDRA_DOCKER_TEST_BASE") or "hydra-docker-launcher-base:bookworm"
 HYDRA = metadata.version("hydra-core")
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
-PIP_INSTALL = (
-    "python3 -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore"
-)
+PIP_INSTALL = "python3 -m pip install --no-cache-dir --disable-pip-version-check"
 
 
 @pytest.fixture(scope="session")
@@ -55,18 +53,17 @@ def base_image(api: docker.APIClient) -> str:
 @pytest.fixture(scope="session")
 def hydra_image(api: docker.APIClient, base_image: str) -> str:
     """An image with Python and the host's version of hydra-core, and nothing else."""
-    dockerfile = f"FROM {base_image}\nRUN {PIP_INSTALL} hydra-core=={HYDRA}\n"
-    return _build(api, f"hydra-docker-test:hydra-{HYDRA}", {"Dockerfile": dockerfile.encode()})
+    return build_hydra_image(api, base_image, HYDRA)
 
 
 @pytest.fixture(scope="session")
 def mlflow_image(api: docker.APIClient, base_image: str) -> str:
     """The example's image, with MLflow's client, and with the host's version of hydra-core."""
     files = {path.name: path.read_bytes() for path in DIGITS.iterdir() if path.is_file()}
-    digits = _build(api, "hydra-docker-test:digits", files, BASE_IMAGE=base_image)
+    digits = build_image(api, "hydra-docker-test:digits", files, BASE_IMAGE=base_image)
     dockerfile = f"FROM {digits}\nRUN {PIP_INSTALL} hydra-core=={HYDRA}\n"
     tag = f"hydra-docker-test:mlflow-hydra-{HYDRA}"
-    return _build(api, tag, {"Dockerfile": dockerfile.encode()})
+    return build_image(api, tag, {"Dockerfile": dockerfile.encode()})
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +108,14 @@ def make_repository(
         repository.clean_up()
 
 
-def _build(api: docker.APIClient, tag: str, files: dict[str, bytes], **args: str) -> str:
+def build_hydra_image(api: docker.APIClient, base: str, version: str, suffix: str = "") -> str:
+    """Build an image with a Python and a version of hydra-core, and nothing else."""
+    dockerfile = f"FROM {base}\nRUN {PIP_INSTALL} hydra-core=={version}\n"
+    tag = f"hydra-docker-test:hydra-{version}{suffix}"
+    return build_image(api, tag, {"Dockerfile": dockerfile.encode()})
+
+
+def build_image(api: docker.APIClient, tag: str, files: dict[str, bytes], **args: str) -> str:
     """Build an image on the host's network, where pip reaches the package index."""
     lines: list[str] = []
     try:

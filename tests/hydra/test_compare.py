@@ -61,8 +61,12 @@ DIFFERENCES = {
         "a program that calls launch() would start its sweep again: only its function runs, and "
         "__main__ is the worker"
     ),
-    "failures/returns.json:/*/error/notes*": (
+    "resolvers/returns.json:/*/cfg/2": "what a task writes into its config stays in the container",
+    "*/returns.json:/*/error/notes*": (
         "the launcher's report on the job (which, why, where its log is) is a note"
+    ),
+    "failures/returns.json:/0/error/context*": (
+        "where a cause was named (raise … from …), the context stays behind: it is never shown"
     ),
     "failures/returns.json:/1/error/*": (
         "an exception type of the user's own is not made again on the host, where the container's "
@@ -73,6 +77,9 @@ DIFFERENCES = {
         "in a job before, is not there"
     ),
     "callbacks/on_multirun_end.json:seen/*": "as above: what they keep in a job stays there",
+    "folders/returns.json:/*/working_dir": (
+        "a relative output folder is told as an absolute path, as it is everywhere else"
+    ),
     "folders/*.log:3": (
         "code after the task function runs in the container, still with the job's logging; under "
         "the basic launcher Hydra's own logging is back by then"
