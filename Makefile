@@ -35,4 +35,4 @@ clean:
 	scripts/clean
 
 $(VENV)/.installed: setup.py requirements-dev.txt scripts/venv
-	scripts/venv $(PYTHON) $(VENV) 'hydra-core<1.4' hydra-optuna-sweeper hydra-zen
+	scripts/venv $(PYTHON) $(VENV) 'hydra-core<1.4' hydra-optuna-sweeper

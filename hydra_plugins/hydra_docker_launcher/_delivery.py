@@ -23,8 +23,7 @@ def deliver(
     image: Image,
     source: Source,
     *,
-    sweep: str,
-    name: str,
+    tag: str,
     user: str | None,
     working_dir: Path,
     library: Path | None,
@@ -33,8 +32,8 @@ def deliver(
     """Return ``image`` with the commit's files at the repository's own path.
 
     They belong to ``user`` (``uid:gid``; None: to root). ``library`` is a Python package that the
-    worker needs beside Hydra. The new image's name tells job and commit. Raises ``ImageError``
-    where the image has other files at that path already: the job would see a mixture.
+    worker needs beside Hydra. Raises ``ImageError`` where the image has other files at that path
+    already: the job would see a mixture.
     """
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
@@ -43,8 +42,12 @@ def deliver(
             writer.commit(source)
             writer.launch_folder(source, working_dir)
         file.seek(0)
-        tag = f"{_repository(name)}:{source.commit[:12]}-{sweep[-6:]}"
         return engine.add_layer(image.id, file, tag, dict(labels), fresh=str(source.root))
+
+
+def layer_tag(job: str, commit: str, sweep: str) -> str:
+    """Return the name of a sweep's own image: it tells the job, the commit and the sweep."""
+    return f"{_repository(job)}:{commit[:12]}-{sweep[-6:]}"
 
 
 class _Writer:

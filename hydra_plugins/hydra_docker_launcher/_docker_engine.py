@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import tarfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -132,9 +133,11 @@ class DockerEngine:
         self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str], *, fresh: str
     ) -> Image:
         name, _, version = tag.partition(":")
+        # By a name of its own it can be removed even where Ctrl-C comes before its id is known.
+        carrier = f"hydra-docker-layer-{version}"
         with _engine_errors("put the commit's files on top of the image", ImageError):
-            carrier = self._api.create_container(image, command=["-"], labels=dict(labels))["Id"]
             try:
+                self._api.create_container(image, command=["-"], name=carrier, labels=dict(labels))
                 if not self._is_fresh(carrier, fresh):
                     raise ImageError(
                         f"The image has files at {fresh} already, which would mix with the "
@@ -144,7 +147,7 @@ class DockerEngine:
                 self._api.put_archive(carrier, "/", archive)
                 made = self._api.commit(carrier, repository=name, tag=version, pause=False)
             finally:
-                self._api.remove_container(carrier, v=True, force=True)
+                self.remove(carrier)
         return Image(id=made["Id"], reference=tag)
 
     def _is_fresh(self, container: str, path: str) -> bool:
@@ -176,19 +179,20 @@ class DockerEngine:
     # ---- containers ------------------------------------------------------------------------------
 
     def probe(self, spec: ContainerSpec, limit: int) -> tuple[int, str]:
-        container = self.create(spec)
+        name = f"{spec.name}-{secrets.token_hex(4)}"
         try:
-            self.start(container)
+            self._create(spec, name)
+            self.start(name)
             with _engine_errors("wait for a container"):
-                code = self._api.wait(container)["StatusCode"]
+                code = self._api.wait(name)["StatusCode"]
                 output = b""
-                for chunk in self._api.logs(container, stream=True, stdout=True, stderr=True):
+                for chunk in self._api.logs(name, stream=True, stdout=True, stderr=True):
                     output += chunk
                     if len(output) > limit:
                         break
             return code, output[:limit].decode("utf-8", "replace")
         finally:
-            self.remove(container)
+            self.remove(name)
 
     def create(self, spec: ContainerSpec) -> str:
         try:
@@ -280,19 +284,29 @@ class DockerEngine:
         """Return the first signal that the engine sent it, and whether it was told to stop."""
         if state["StartedAt"].startswith("0001"):
             return None, False
+        signals, stopped = self._events(container, state, until=f"{time.time():.9f}")
+        if signals and not stopped:
+            # The engine notes a `docker stop` only after the container has ended.
+            end = int(_seconds(state["FinishedAt"])) + 2
+            signals, stopped = self._events(container, state, until=end)
+        return (signals[0] if signals else None), stopped
+
+    def _events(
+        self, container: str, state: dict[str, Any], until: str | int
+    ) -> tuple[list[int], bool]:
+        """Return the signals sent through the engine, and whether there was a stop."""
         with _engine_errors("read the engine's events"):
             events = list(
                 self._api.events(
                     since=int(_seconds(state["StartedAt"])),
-                    until=int(_seconds(state["FinishedAt"])) + 2,
+                    until=until,
                     filters={"container": container, "event": ["kill", "stop"]},
                     decode=True,
                 )
             )
-        actions = {event["Action"] for event in events}
-        signals = [event["Actor"]["Attributes"].get("signal") for event in events]
-        first = next((int(signal) for signal in signals if signal), None)
-        return first, "stop" in actions
+        signals = (event["Actor"]["Attributes"].get("signal") for event in events)
+        stopped = any(event["Action"] == "stop" for event in events)
+        return [int(number) for number in signals if number], stopped
 
     def stop(self, container: str, grace: float) -> None:
         try:
@@ -409,9 +423,9 @@ def _is_later(line: bytes, since: str | None) -> bool:
     return since is None or line.split(b" ", 1)[0] > since.encode()
 
 
-def _seconds(time: str) -> float:
+def _seconds(moment: str) -> float:
     """Return the seconds since the epoch of an RFC 3339 time with nanoseconds."""
-    whole, _, fraction = time.rstrip("Z").partition(".")
+    whole, _, fraction = moment.rstrip("Z").partition(".")
     stamp = datetime.fromisoformat(f"{whole}+00:00").timestamp()
     return stamp + float(f"0.{fraction or 0}")
 

@@ -113,14 +113,18 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
         engine,
         image,
         code.source,
-        sweep=request.sweep,
-        name=request.job_name,
+        tag=layer_tag(request, code),
         user=code.identity.container,
         working_dir=request.working_dir,
         library=_library(code, facts),
         labels=labels,
     )
     return Ready(image, facts, layer)
+
+
+def layer_tag(request: Request, code: Code) -> str:
+    """Return the name of the image that ``make_ready`` makes, to be removed after the sweep."""
+    return _delivery.layer_tag(request.job_name, code.source.commit, request.sweep)
 
 
 def _show(line: str) -> None:

@@ -143,8 +143,9 @@ class Sweep:
         self._plan(pinned, jobs, options)  # refuses limits before anything is pulled or built
         if request.options.dry_run:
             return pinned
+        # Before it is made: Ctrl-C may come in between.
+        weakref.finalize(self, engine.remove_image, _pinning.layer_tag(request, code))
         ready = _pinning.make_ready(request, code, engine)
-        weakref.finalize(self, engine.remove_image, ready.layer.id)
         recorder = self._open_record(request, code, ready)
         return _Pinned(pinned.first, pinned.options, engine, code, ready, recorder)
 

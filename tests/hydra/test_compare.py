@@ -24,7 +24,8 @@ from test_suites import OPTIONS
 
 HYDRA_1_3 = hasattr(version, "base_at_least")
 
-#: All that may differ (patterns of ``case/file:fact``), and why.
+#: All that may differ (patterns of ``case/file:fact``), and why. What must differ is left out in
+#: ``side_by_side.py``: what selects the launcher, times, the folder of installed packages.
 DIFFERENCES = {
     "*/dump.json:unresolved*": (
         "in the container an interpolation has been replaced by its value: what was written down "

@@ -10,7 +10,7 @@ import pytest
 from fakes import FakeEngine
 
 from hydra_plugins.hydra_docker_launcher import _worker
-from hydra_plugins.hydra_docker_launcher._delivery import deliver
+from hydra_plugins.hydra_docker_launcher._delivery import deliver, layer_tag
 from hydra_plugins.hydra_docker_launcher._engine import Image
 from hydra_plugins.hydra_docker_launcher._source import Source
 
@@ -35,8 +35,7 @@ def delivered(tmp_path, commit_files):
             engine,
             IMAGE,
             Source(root, commit, "main", None),
-            sweep="20261122-100000-abcdef",
-            name="My Train!",
+            tag=layer_tag("My Train!", commit, "20261122-100000-abcdef"),
             user=user,
             working_dir=working_dir,
             library=library,

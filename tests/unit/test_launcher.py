@@ -279,7 +279,25 @@ def test_layer_is_removed_in_the_end(bench):
     del sweep
     gc.collect()
 
-    assert bench.engine.calls[-1] == ("remove_image", LAYER)
+    ((_, tag, _, _),) = bench.engine.layers
+    assert bench.engine.calls[-1] == ("remove_image", tag)
+
+
+def test_layer_is_removed_after_an_error(bench):
+    """So it does where the sweep ends while the image is being made: Ctrl-C, a full disk."""
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    bench.engine.add_layer = interrupted
+    sweep = bench.sweep()
+    with pytest.raises(KeyboardInterrupt):
+        sweep.launch([["lr=1"]], 0)
+
+    del sweep
+    gc.collect()
+
+    assert bench.engine.calls[-1][0] == "remove_image"
 
 
 def test_option_of_the_sweep_that_differs(bench):
