@@ -23,6 +23,7 @@ from hydra.types import HydraContext
 from omegaconf import AnyNode, Container, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+from . import _composed
 from ._errors import TaskError
 
 #: Parts of Hydra's node whose types stand in plugins, which an image does not have.
@@ -72,7 +73,7 @@ def compose(
     context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int
 ) -> Job:
     """Compose and resolve the config of one job, as Hydra's basic launcher would."""
-    composed = context.config_loader.load_sweep_config(config, list(overrides))
+    composed = _composed.take(context, config, overrides)
     with open_dict(composed):
         composed.hydra.job.id = str(number)
         composed.hydra.job.num = number

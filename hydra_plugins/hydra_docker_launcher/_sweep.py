@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from . import (
     _compose,
+    _composed,
     _dry_run,
     _image,
     _job_files,
@@ -106,6 +107,7 @@ class Sweep:
             _compose.compose(self._context, self._config, overrides, number)
             for number, overrides in enumerate(job_overrides, start=first)
         ]
+        _composed.forget(self._context)
         for item in dict.fromkeys(item for job in jobs for item in job.unresolved):
             log.warning("Left for the job to resolve: %s", item)
         return jobs

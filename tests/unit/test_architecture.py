@@ -36,6 +36,7 @@ ORDER = (
     "_image",
     "_preflight",
     # compose: override lists become jobs; how the task function is found
+    "_composed",
     "_compose",
     "_task",
     # plan: frozen specifications
