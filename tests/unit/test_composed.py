@@ -55,7 +55,7 @@ def test_taken_once(context: HydraContext, loader: Loader) -> None:
 
 
 def test_other_sweepers(context: HydraContext, loader: Loader) -> None:
-    """Where the sweeper composed nothing, or for another batch, the job's config is composed now."""
+    """Where the sweeper composed nothing, or another batch, the job's config is composed now."""
     context.config_loader.load_sweep_config(MASTER, ["lr=1"])
     _composed.forget(context)
     assert _composed.take(context, MASTER, ["lr=2"]) == {"lr": 2}
