@@ -35,15 +35,18 @@ setup(
             "docker = hydra_plugins.hydra_docker_launcher.docker_launcher:DockerLauncher"
         ]
     },
+    # There is no classifier for Hydra; the tests run on 1.3 and on the newest 1.4.
     classifiers=[
         "Development Status :: 4 - Beta",
-        "Framework :: Hydra",
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
         "License :: OSI Approved :: MIT License",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Typing :: Typed",
     ],
 )
