@@ -26,6 +26,7 @@ from docker.utils import parse_repository_tag
 
 from ._engine import BuildRequest, ContainerSpec, ContainerState, Host, Image, Show
 from ._errors import DockerLauncherError, EngineError, ImageError
+from ._interrupt import held_back
 
 CONNECT_TIMEOUT = 60  # seconds; of one answer, not of a stream
 NO_ENGINE = (
@@ -133,9 +134,8 @@ class DockerEngine:
         self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str], *, fresh: str
     ) -> Image:
         name, _, version = tag.partition(":")
-        # By a name of its own it can be removed even where Ctrl-C comes before its id is known.
         carrier = f"hydra-docker-layer-{version}"
-        with _engine_errors("put the commit's files on top of the image", ImageError):
+        with held_back(), _engine_errors("put the commit's files on top of the image", ImageError):
             try:
                 self._api.create_container(image, command=["-"], name=carrier, labels=dict(labels))
                 if not self._is_fresh(carrier, fresh):
@@ -181,7 +181,8 @@ class DockerEngine:
     def probe(self, spec: ContainerSpec, limit: int) -> tuple[int, str]:
         name = f"{spec.name}-{secrets.token_hex(4)}"
         try:
-            self._create(spec, name)
+            with held_back():
+                self._create(spec, name)
             self.start(name)
             with _engine_errors("wait for a container"):
                 code = self._api.wait(name)["StatusCode"]
@@ -192,7 +193,8 @@ class DockerEngine:
                         break
             return code, output[:limit].decode("utf-8", "replace")
         finally:
-            self.remove(name)
+            with held_back():
+                self.remove(name)
 
     def create(self, spec: ContainerSpec) -> str:
         try:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
 from typing import BinaryIO, Protocol
 
 from . import _outcome
@@ -30,7 +28,6 @@ ENGINE_RETRIES = 5  # times an engine that does not answer is asked again
 ENGINE_BACKOFF = 1.0  # seconds before the first of them; doubled each time
 #: Seconds. A Ctrl-C that comes just before Python begins to wait is only seen after the wait.
 LONGEST_WAIT = 1.0
-ENDING = (signal.SIGTERM, signal.SIGHUP)
 FINAL_POLICIES = ("always", "unless-stopped")
 
 
@@ -259,30 +256,9 @@ def run_jobs(
     """Run every job to its end; return the outcomes in the order of ``jobs``.
 
     Jobs start in order, each as soon as it fits. On Ctrl-C all containers are stopped (at once, if
-    it comes twice) and recorded before ``KeyboardInterrupt`` goes on. SIGTERM and SIGHUP are taken
-    as Ctrl-C.
+    it comes twice) and recorded before ``KeyboardInterrupt`` goes on.
     """
-    with _ends_as_interrupt():
-        return _Scheduler(engine, capacity, recorder, keep, fail_fast).run(jobs)
-
-
-@contextmanager
-def _ends_as_interrupt() -> Iterator[None]:
-    """Take the signals that would end this process at once, and leave its containers, as Ctrl-C."""
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    taken = []
-    if threading.current_thread() is threading.main_thread():
-        taken = [s for s in ENDING if signal.getsignal(s) is signal.SIG_DFL]
-    for ending in taken:
-        signal.signal(ending, interrupt)
-    try:
-        yield
-    finally:
-        for ending in taken:
-            signal.signal(ending, signal.SIG_DFL)
+    return _Scheduler(engine, capacity, recorder, keep, fail_fast).run(jobs)
 
 
 class _Scheduler:

@@ -33,6 +33,7 @@ from ._capacity import Capacity
 from ._compose import Job
 from ._engine import Engine
 from ._errors import OptionError
+from ._interrupt import held_back
 from ._ledger import Ledger
 from ._options import Options, SweepOptions
 from ._outcome import End, Outcome
@@ -159,7 +160,12 @@ class Sweep:
             ledger=Ledger(SweepPaths(self.folder).ledger, record.ledger_head()),
         )
         self.folder.mkdir(parents=True, exist_ok=True)  # where the sweeper has not
-        recorder.open()
+        try:
+            with held_back():
+                recorder.open()
+        except KeyboardInterrupt:
+            recorder.close(RunStatus.KILLED)
+            raise
         return recorder
 
     def _plan(

@@ -45,9 +45,12 @@ class DockerLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run one batch of jobs; see ``Sweep.launch``."""
+        """Run one batch of jobs; see ``Sweep.launch``. SIGTERM and SIGHUP are taken as Ctrl-C."""
         if self._config is None or self._sweep is None:
             raise RuntimeError("launch() needs setup() first")
+        from ._interrupt import taken_as_ctrl_c
+
         setup_globals()
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
-        return self._sweep.launch(job_overrides, initial_job_idx)
+        with taken_as_ctrl_c():
+            return self._sweep.launch(job_overrides, initial_job_idx)

@@ -20,6 +20,7 @@ ORDER = (
     "_errors",
     "_units",
     "_paths",
+    "_interrupt",
     "config",
     "_option_values",
     "_option_reader",

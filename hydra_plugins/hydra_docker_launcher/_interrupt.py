@@ -1,0 +1,66 @@
+"""Interrupts: which signals count as Ctrl-C, and what must not be torn apart by one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], Any]
+
+#: They would end this process at once, and leave its containers.
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def taken_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise ``KeyboardInterrupt``, with the signal's name as its text.
+
+    Where the program handles one itself, that stays.
+    """
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        taken = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let a signal that would interrupt take effect only behind the block; a second one at once.
+
+    The engine carries out a request even where nobody waits for its answer any more: what it has
+    made then could not be removed.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            before[number](number, frame)
+
+    before: dict[int, Handler] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+        before = {int(number): act for number, act in found.items() if callable(act)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if len(came) == 1:
+            before[came[0]](came[0], None)

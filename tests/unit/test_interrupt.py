@@ -1,0 +1,102 @@
+"""Interrupts: which signals count as Ctrl-C, and what is not torn apart by one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from hydra_plugins.hydra_docker_launcher._interrupt import ENDING, held_back, taken_as_ctrl_c
+
+
+@pytest.fixture(autouse=True)
+def _handlers_stay():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    yield
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_ending_signals_count_as_ctrl_c(number: signal.Signals) -> None:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt, which tells which of them it was."""
+    with pytest.raises(KeyboardInterrupt, match=number.name), taken_as_ctrl_c():
+        send(number)
+
+
+def test_a_programs_own_handler_stays() -> None:
+    """A program that handles SIGTERM itself goes on doing so."""
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: seen.append(number))
+    try:
+        with taken_as_ctrl_c():
+            send(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *ENDING])
+def test_held_back(number: signal.Signals) -> None:
+    """What is begun comes to its end; then the signal does what it does."""
+    done = []
+
+    def work() -> None:
+        send(number)
+        done.append("the request")
+
+    with pytest.raises(KeyboardInterrupt), taken_as_ctrl_c(), held_back():
+        work()
+    assert done == ["the request"]
+
+
+def test_a_second_one_does_not_wait() -> None:
+    """Who presses Ctrl-C twice gets the shell back, even where the engine hangs."""
+    done = []
+
+    def work() -> None:
+        send(signal.SIGINT)
+        done.append("one")
+        send(signal.SIGINT)
+        done.append("two")
+
+    with pytest.raises(KeyboardInterrupt), held_back():
+        work()
+    assert done == ["one"]
+
+
+def test_an_error_and_an_interrupt() -> None:
+    """The interrupt wins over an error of the work; the error is its context."""
+
+    def work() -> None:
+        send(signal.SIGINT)
+        raise ValueError("full")
+
+    with pytest.raises(KeyboardInterrupt) as raised, held_back():
+        work()
+    assert isinstance(raised.value.__context__, ValueError)
+
+
+def test_in_another_thread() -> None:
+    """Only the main thread sees signals: elsewhere both are no hindrance."""
+    done = []
+
+    def work() -> None:
+        with taken_as_ctrl_c(), held_back():
+            done.append("work")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == ["work"]
+
+
+def test_without_a_signal() -> None:
+    """Nothing came: nothing happens."""
+    with taken_as_ctrl_c(), held_back():
+        pass
