@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from omegaconf import OmegaConf
 
-from hydra_plugins.hydra_docker_launcher._compose import Job
+from hydra_plugins.hydra_docker_launcher._compose import ComposedJob
 from hydra_plugins.hydra_docker_launcher._engine import (
     BuildRequest,
     ContainerSpec,
@@ -316,12 +316,12 @@ class FakeTracker:
             raise TrackingError(f"{method}: the store does not answer")
 
 
-def a_job(output_dir: Path, number: int = 0, **config: Any) -> Job:
+def a_job(output_dir: Path, number: int = 0, **config: Any) -> ComposedJob:
     """Return a composed job with ``config``, without the help of Hydra."""
     resolved = OmegaConf.create(
         {**config, "hydra": {"overrides": {"task": [f"n={number}"]}, "launcher": {}}}
     )
-    return Job(
+    return ComposedJob(
         number=number,
         name="train",
         overrides=(f"n={number}",),

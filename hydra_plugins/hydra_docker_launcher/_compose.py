@@ -25,6 +25,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from . import _composed
 from ._errors import TaskError
+from ._job import Job
 
 #: Parts of Hydra's node whose types stand in plugins, which an image does not have.
 PLUGIN_NODES = ("launcher", "sweeper")
@@ -36,42 +37,27 @@ PATH_TYPES = (PurePath, PurePosixPath, PureWindowsPath, Path, PosixPath, Windows
 SINGLE = (str, int, float, bool, bytes, PurePath, Enum, type(None))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """One job of a sweep, composed.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ComposedJob(Job):
+    """A job as Hydra has composed it.
 
     ``cfg`` and ``hydra_cfg`` are what Hydra's basic launcher puts into a ``JobReturn``
     (interpolations unresolved); ``resolved`` is the whole config as the container gets it.
     """
 
-    number: int
-    name: str
-    overrides: tuple[str, ...]
-    output_dir: Path
     working_dir: Path
     cfg: DictConfig
     hydra_cfg: DictConfig
     resolved: DictConfig
-    #: The resolved task config as plain values: no Paths, no Enums, missing values as ``???``.
-    plain: Mapping[str, Any]
     #: ``hydra.launcher``, resolved, as plain values.
     options: Mapping[str, Any]
     #: Keys whose interpolation could not be resolved on the host, with the reason.
     unresolved: tuple[str, ...]
 
-    @property
-    def title(self) -> str:
-        return f"job #{self.number} ({' '.join(self.overrides) or 'no overrides'})"
-
-    @property
-    def yaml(self) -> str:
-        """The resolved task config, as YAML that ``yaml.safe_load`` reads."""
-        return OmegaConf.to_yaml(OmegaConf.create(dict(self.plain)))
-
 
 def compose(
     context: HydraContext, config: DictConfig, overrides: Sequence[str], number: int
-) -> Job:
+) -> ComposedJob:
     """Compose and resolve the config of one job, as Hydra's basic launcher would."""
     composed = _composed.take(context, config, overrides)
     with open_dict(composed):
@@ -94,7 +80,7 @@ def compose(
     plain = _plain(resolved)
     options = _unescaped(plain.pop("hydra")["launcher"])
     _drop_plugin_types(hydra)
-    return Job(
+    return ComposedJob(
         number=number,
         name=hydra.job.name,
         overrides=tuple(hydra.overrides.task),
@@ -128,7 +114,7 @@ def _folders_of_package(name: str) -> Sequence[str]:
     return (spec and spec.submodule_search_locations) or ()
 
 
-def serialize_config(job: Job, pickler: type[pickle.Pickler] = pickle.Pickler) -> bytes:
+def serialize_config(job: ComposedJob, pickler: type[pickle.Pickler] = pickle.Pickler) -> bytes:
     """Return the resolved config with its types. Raises ``TaskError`` that names the type.
 
     Paths go as text: where Python keeps the class differs between its versions. A dataclass that
@@ -174,12 +160,12 @@ def _made_from(kind: Any) -> dict[str, Any]:
     }
 
 
-def hydra_files(job: Job) -> dict[str, str]:
+def hydra_files(job: ComposedJob) -> dict[str, str]:
     """Return the files below ``.hydra/``, by name, as Hydra's basic launcher writes them."""
     return {
         "config.yaml": OmegaConf.to_yaml(job.cfg),
         "hydra.yaml": OmegaConf.to_yaml(job.hydra_cfg),
-        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(list(job.overrides))),
+        "overrides.yaml": job.overrides_yaml,
     }
 
 

@@ -10,7 +10,7 @@ from hydra import version
 from hydra.core.utils import JobRuntime
 
 from . import _compose
-from ._compose import Job
+from ._compose import ComposedJob
 from ._errors import DockerLauncherError
 from ._paths import JobPaths
 from ._plan import owner
@@ -18,7 +18,7 @@ from ._running import FINAL_POLICIES
 from ._task import Task
 
 
-def content(job: Job, task: Task, restart: str) -> bytes:
+def content(job: ComposedJob, task: Task, restart: str) -> bytes:
     """Return what the worker reads: how to find the task function, and the config.
 
     The config is bytes in bytes: its types may be defined in the script, which must run first.

@@ -31,8 +31,6 @@ class Request:
     job_name: str
     folder: Path
     working_dir: Path
-    config_dirs: tuple[Path, ...]
-    task_function: Callable[[Any], Any]
     options: SweepOptions
     jobs: tuple[JobOptions, ...]
 
@@ -62,18 +60,24 @@ class Ready:
     layer: Image
 
 
-def pin_code(request: Request, engine: Engine) -> Code:
+def pin_code(
+    request: Request,
+    engine: Engine,
+    *,
+    task_function: Callable[[Any], Any],
+    config_dirs: tuple[Path, ...],
+) -> Code:
     """Pin the commit, and refuse what the engine's machine cannot give.
 
     Pulls, builds and starts nothing.
     """
     options = request.options
-    script = _task.running_script(request.task_function)
+    script = _task.running_script(task_function)
     source = _source.pin(
         script or request.working_dir,
         revision=options.commit,
         dirty=options.dirty,
-        config_dirs=request.config_dirs,
+        config_dirs=config_dirs,
         own_paths=(request.folder, *_store_paths(options.mlflow, request.working_dir)),
     )
     if script is not None:
@@ -81,7 +85,7 @@ def pin_code(request: Request, engine: Engine) -> Code:
     code = Code(
         source=source,
         script=script,
-        task=_task.describe(request.task_function, script, source.root),
+        task=_task.describe(task_function, script, source.root),
         identity=_identity(options.user),
         host=engine.host(),
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 from . import _paths
 from ._engine import Boundary, ContainerSpec, Host, Limits, Mount
 from ._errors import OptionError
+from ._job import Job
 from ._options import LABEL_PREFIX, JobOptions
-from ._paths import JobPaths
 from ._units import show_size
 
 REVISION_LABEL = "org.opencontainers.image.revision"
@@ -48,16 +48,6 @@ class Ground:
     n_jobs: int
 
 
-@dataclass(frozen=True, slots=True)
-class JobPlan:
-    """The part of a job that its container depends on."""
-
-    number: int
-    name: str
-    title: str
-    output_dir: Path
-
-
 def labels(sweep: str, commit: str, user: str) -> tuple[tuple[str, str], ...]:
     """Return the labels of everything that a sweep makes: containers and images."""
     return (
@@ -68,14 +58,14 @@ def labels(sweep: str, commit: str, user: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def container(ground: Ground, job: JobPlan, options: JobOptions) -> ContainerSpec:
+def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
     """Return the specification of the container of one job.
 
     Raises ``OptionError`` for limits that the engine's machine cannot give.
     """
-    paths = JobPaths(job.output_dir)
+    paths = job.paths
     own = (
-        Mount(str(job.output_dir), str(job.output_dir)),
+        Mount(str(paths.output), str(job.output_dir)),
         Mount(str(paths.config), str(_paths.CONFIG), read_only=True),
         Mount(str(paths.job), str(_paths.JOB), read_only=True),
     )

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from . import _compose, _job_files, _plan, _results
-from ._compose import Job
 from ._engine import ContainerSpec, ContainerState
 from ._errors import TrackingError
+from ._job import Job
 from ._ledger import Ledger, write_json
 from ._options import LABEL_PREFIX, SweepOptions
 from ._outcome import End, Outcome
@@ -142,7 +142,7 @@ class SweepRecorder:
             self._ledger.update(
                 job.number,
                 overrides=list(job.overrides),
-                output_dir=str(job.output_dir),
+                output_dir=str(job.paths.output),
                 outcome=None,
             )
 
@@ -270,11 +270,11 @@ class SweepRecorder:
                 **self._record.tags(),
                 **limits,
                 f"{LABEL_PREFIX}job": str(job.number),
-                f"{LABEL_PREFIX}output_dir": str(job.output_dir),
+                f"{LABEL_PREFIX}output_dir": str(job.paths.output),
             },
             artifacts={
                 "config.yaml": job.yaml,
-                "overrides.yaml": _compose.hydra_files(job)["overrides.yaml"],
+                "overrides.yaml": job.overrides_yaml,
                 "packages.txt": self._packages(),
             },
         )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import builtins
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from ._compose import Job
+from ._compose import ComposedJob
 from ._errors import JobError
+from ._job import Job
 from ._outcome import End, Outcome
 from ._paths import JobPaths
 from ._remote_error import add_note, rebuild
 
 LAST_LINES = 10
+MAX_TEXT = 500  # characters of an exception below another one
 _ADVICE = {
     End.OUT_OF_MEMORY: "Raise hydra.launcher.mem_limit, or make the job need less.",
     End.TIMED_OUT: "Raise hydra.launcher.timeout_min, or make the job shorter.",
@@ -22,7 +25,7 @@ _ADVICE = {
 }
 
 
-def job_return(job: Job, outcome: Outcome, task_name: str) -> JobReturn:
+def job_return(job: ComposedJob, outcome: Outcome, task_name: str) -> JobReturn:
     """Return what Hydra's basic launcher would return for this job.
 
     Anything but a completed job has status FAILED and an exception as its return value.
@@ -72,8 +75,10 @@ def _is_of_task(error: dict[str, Any]) -> bool:
 
 def describe(job: Job, outcome: Outcome) -> str:
     """Say which job did not complete, why, where its log is, how it ends, and what to do next."""
-    paths = JobPaths(job.output_dir)
+    paths = job.paths
     lines = [f"{job.title} {outcome.end.value}: {outcome.cause}"]
+    if outcome.end is End.ERROR and outcome.error is not None:
+        lines += _lacking(outcome.error)
     advice = _ADVICE.get(outcome.end)
     if advice:
         lines.append(advice)
@@ -82,6 +87,22 @@ def describe(job: Job, outcome: Outcome) -> str:
         if outcome.end is not End.ERROR:
             lines += [f"  {line}" for line in last_lines(paths.log)]
     return "\n".join(lines)
+
+
+def _lacking(error: dict[str, Any]) -> list[str]:
+    """Name the module or the file for want of which the exception was raised, where it does not.
+
+    Hydra's "Unable to configure formatter 'colorlog'" and "Error locating target" keep to
+    themselves that the image has no such module.
+    """
+    first = error
+    while isinstance(first.get("cause"), dict):
+        first = first["cause"]
+    kind = getattr(builtins, str(first.get("type")), None)
+    if first is error or not isinstance(kind, type) or not issubclass(kind, (ImportError, OSError)):
+        return []
+    line = f"Caused by {first['type']}: {first.get('message')}".split("\n", 1)[0][:MAX_TEXT]
+    return [f"{line}. Install it in the image." if kind is ModuleNotFoundError else line]
 
 
 def has_log(paths: JobPaths) -> bool:

@@ -21,6 +21,7 @@ ORDER = (
     "_units",
     "_paths",
     "_interrupt",
+    "_job",
     "config",
     "_option_values",
     "_option_reader",
@@ -60,6 +61,7 @@ ORDER = (
     "_ledger",
     "_recording",
     # all stages, one after the other; then with the real engine and the real tracker
+    "_execution",
     "_sweep",
     "_docker_engine",
     "_mlflow_tracker",

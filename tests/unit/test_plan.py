@@ -16,6 +16,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     Mount,
 )
 from hydra_plugins.hydra_docker_launcher._errors import OptionError
+from hydra_plugins.hydra_docker_launcher._job import Job
 from hydra_plugins.hydra_docker_launcher._options import (
     Gpus,
     JobOptions,
@@ -23,7 +24,7 @@ from hydra_plugins.hydra_docker_launcher._options import (
     Ulimit,
     Volume,
 )
-from hydra_plugins.hydra_docker_launcher._plan import Ground, Identity, JobPlan
+from hydra_plugins.hydra_docker_launcher._plan import Ground, Identity
 
 GIB = 1024**3
 COMMIT = "c" * 40
@@ -42,7 +43,7 @@ GROUND = Ground(
     identity=IDENTITY,
     n_jobs=4,
 )
-JOB = JobPlan(number=2, name="train", title="job #2 (lr=0.1)", output_dir=FOLDER / "2")
+JOB = Job(number=2, name="train", overrides=("lr=0.1",), output_dir=FOLDER / "2", plain={})
 OPTIONS = JobOptions(
     cpus=2.0,
     mem_limit=None,

@@ -1,0 +1,48 @@
+"""Job: what the stages from the plan on know of a job, however its config came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ._paths import JobPaths
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Job:
+    """One job of a sweep, its config composed and resolved.
+
+    ``output_dir`` is ``hydra.runtime.output_dir``, the path that the job sees. ``plain`` is its
+    resolved task config as plain values: no Paths, no Enums, missing values as ``???``.
+    """
+
+    number: int
+    name: str
+    overrides: tuple[str, ...]
+    output_dir: Path
+    plain: Mapping[str, Any]
+    #: The folder of the host that is mounted at ``output_dir``; None: that path itself.
+    kept_at: Path | None = None
+
+    @property
+    def title(self) -> str:
+        return f"job #{self.number} ({' '.join(self.overrides) or 'no overrides'})"
+
+    @property
+    def paths(self) -> JobPaths:
+        """The files of the job, on the host."""
+        return JobPaths(self.kept_at or self.output_dir)
+
+    @property
+    def yaml(self) -> str:
+        """The resolved task config, as YAML that ``yaml.safe_load`` reads."""
+        return OmegaConf.to_yaml(OmegaConf.create(dict(self.plain)))
+
+    @property
+    def overrides_yaml(self) -> str:
+        """The overrides, as Hydra writes them to ``.hydra/overrides.yaml``."""
+        return OmegaConf.to_yaml(OmegaConf.create(list(self.overrides)))
