@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Job:
     overrides: tuple[str, ...]
     output_dir: Path
     plain: Mapping[str, Any]
+    #: Further tags for its run.
+    tags: Mapping[str, str] = field(default_factory=dict)
     #: The folder of the host that is mounted at ``output_dir``; None: that path itself.
     kept_at: Path | None = None
 

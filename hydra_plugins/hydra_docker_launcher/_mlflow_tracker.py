@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, RunTag
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds, read_mlflow_creds
 from mlflow.utils.rest_utils import http_request
@@ -27,12 +27,13 @@ from mlflow.utils.rest_utils import http_request
 from ._errors import TrackingError
 from ._mlflow_names import LONGEST_PARAM, LONGEST_TAG, named, shortened
 from ._mlflow_store import Store, StoreKind, find_store
-from ._tracking import JobRun, JobRunEnd, RunStatus, StoreAccess, SweepRun
+from ._tracking import JobRun, JobRunEnd, PastRun, RunStatus, StoreAccess, SweepRun
 
 _PARENT_RUN = "mlflow.parentRunId"
 _USER = "mlflow.user"
 _ANSWER_TIMEOUT_S = 5
 _SERVER_ERROR = 500
+_MOST_CHILDREN = 50_000  # more than MLflow gives at once, it refuses
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 #: What they say at these levels is either no news for the user, or raised as TrackingError.
@@ -146,6 +147,56 @@ class MlflowTracker:
 
     def _tags(self, tags: Mapping[str, str]) -> dict[str, str]:
         return {_USER: self._user, **tags}
+
+
+class MlflowHistory:
+    """The runs of one MLflow store. ``folder`` is the directory that its default is in."""
+
+    def __init__(self, tracking_uri: str | None, folder: Path) -> None:
+        """Find the store, and see that it answers. TrackingError if it cannot be used."""
+        _keep_quiet()
+        self._store = find_store(tracking_uri, folder, os.environ)
+        if self._store.database is not None and not self._store.database.exists():
+            raise TrackingError(
+                f"There is no MLflow store in {folder}: {self._store.database} does not exist. Go "
+                "to the folder of the sweep, or name its store with --tracking-uri."
+            )
+        with _reported("open the MLflow store", self._store):
+            _check_answers(self._store)
+            with _alone(self._store):
+                self._client = MlflowClient(self._store.uri)
+
+    def run(self, run_id: str) -> PastRun:
+        with _reported(f"find the run {run_id}", self._store):
+            return self._past_run(self._client.get_run(run_id))
+
+    def children(self, run: PastRun) -> tuple[PastRun, ...]:
+        with _reported(f"find the jobs of the sweep {run.id}", self._store):
+            experiment = self._client.get_run(run.id).info.experiment_id
+            found = self._client.search_runs(
+                [experiment],
+                filter_string=f"tags.`{_PARENT_RUN}` = '{run.id}'",
+                order_by=["attributes.start_time ASC"],
+                max_results=_MOST_CHILDREN,
+            )
+            return tuple(self._past_run(child) for child in found)
+
+    def artifact(self, run_id: str, name: str) -> bytes | None:
+        with _reported(f"read {name} of the run {run_id}", self._store):
+            if all(item.path != name for item in self._client.list_artifacts(run_id)):
+                return None
+            with tempfile.TemporaryDirectory() as folder:
+                return Path(self._client.download_artifacts(run_id, name, folder)).read_bytes()
+
+    def _past_run(self, run: Run) -> PastRun:
+        return PastRun(
+            id=run.info.run_id,
+            name=run.info.run_name or "",
+            experiment=self._client.get_experiment(run.info.experiment_id).name,
+            status=run.info.status,
+            tags=dict(run.data.tags),
+            metrics=dict(run.data.metrics),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,18 +316,28 @@ def _start_run(
     experiment_id: str,
     name: str,
     tags: Mapping[str, str],
-    artifacts: Mapping[str, str],
+    artifacts: Mapping[str, str | bytes],
 ) -> str:
     texts = {key: shortened(value, LONGEST_TAG) for key, value in named(tags).items()}
     run_id: str = client.create_run(experiment_id, tags=texts, run_name=name).info.run_id
     try:
-        for file_name, text in artifacts.items():
-            client.log_text(run_id, text, file_name)
+        for file_name, content in artifacts.items():
+            _log_content(client, run_id, file_name, content)
     except Exception:
         with suppress(MlflowException):  # nobody else learns the id of this run
             _end_run(client, run_id, RunStatus.FAILED)
         raise
     return run_id
+
+
+def _log_content(client: MlflowClient, run_id: str, name: str, content: str | bytes) -> None:
+    if isinstance(content, str):
+        client.log_text(run_id, content, name)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, name)
+        file.write_bytes(content)
+        client.log_artifact(run_id, str(file))
 
 
 def _end_run(client: MlflowClient, run_id: str, status: RunStatus) -> None:

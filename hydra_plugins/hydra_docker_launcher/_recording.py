@@ -271,6 +271,7 @@ class SweepRecorder:
                 **limits,
                 f"{LABEL_PREFIX}job": str(job.number),
                 f"{LABEL_PREFIX}output_dir": str(job.paths.output),
+                **job.tags,
             },
             artifacts={
                 "config.yaml": job.yaml,

@@ -34,7 +34,8 @@ class JobRun:
 
     name: str
     tags: Mapping[str, str] = field(default_factory=dict)
-    artifacts: Mapping[str, str] = field(default_factory=dict)
+    #: File name in the run's artifacts -> text, or bytes.
+    artifacts: Mapping[str, str | bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,31 @@ class StoreAccess:
     url: str | None = None
     #: The name of the environment variable that takes ``url``.
     url_variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """A run as it stands in the tracking system. ``metrics`` are the last values."""
+
+    id: str
+    name: str
+    experiment: str
+    status: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class History(Protocol):
+    """The runs of a tracking system, to be read. Every method raises ``TrackingError``."""
+
+    def run(self, run_id: str) -> PastRun:
+        """Return a run."""
+
+    def children(self, run: PastRun) -> tuple[PastRun, ...]:
+        """Return the child runs of the run of a sweep, in the order in which they were started."""
+
+    def artifact(self, run_id: str, name: str) -> bytes | None:
+        """Return a file of a run's artifacts, None where there is none of that name."""
 
 
 class Tracker(Protocol):
