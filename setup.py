@@ -33,7 +33,8 @@ setup(
     entry_points={
         "hydra.plugins": [
             "docker = hydra_plugins.hydra_docker_launcher.docker_launcher:DockerLauncher"
-        ]
+        ],
+        "console_scripts": ["hydra-docker = hydra_plugins.hydra_docker_launcher._cli:main"],
     },
     # There is no classifier for Hydra; the tests run on 1.3 and on the newest 1.4.
     classifiers=[

@@ -91,8 +91,26 @@ def compose(
         resolved=resolved,
         plain=plain,
         options=options,
+        written=_written(hydra_cfg.hydra.launcher, options),
         unresolved=unresolved,
     )
+
+
+def _written(node: Any, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as they may be written down: an interpolation of a variable stays one."""
+    raw = OmegaConf.to_container(node, resolve=False, enum_to_str=True)
+    written: dict[str, Any] = _keep_variables(raw, resolved)
+    return written
+
+
+def _keep_variables(raw: Any, resolved: Any) -> Any:
+    if isinstance(raw, dict) and isinstance(resolved, dict):
+        return {key: _keep_variables(raw.get(key), value) for key, value in resolved.items()}
+    if isinstance(raw, list) and isinstance(resolved, list) and len(raw) == len(resolved):
+        return [_keep_variables(one, other) for one, other in zip(raw, resolved, strict=True)]
+    if isinstance(raw, str) and "${oc.env:" in raw:
+        return raw
+    return _escaped(resolved) if isinstance(resolved, str) else resolved
 
 
 def config_folders(config: DictConfig) -> tuple[Path, ...]:

@@ -7,6 +7,7 @@ DockerLauncherError                 everything below; Hydra prints its message w
 │   └── ImageError                  an image is missing, cannot be pulled or cannot be built
 ├── TaskError                       the task function cannot travel into a container
 ├── TrackingError                   the tracking store cannot be used from here or from a container
+├── ReproduceError                  a past run cannot be repeated from what is left of it
 └── JobError                        one job did not complete; its message tells which and why
 
 ``CompactHydraException`` is what Hydra's command line shows as a message instead of a stack trace
@@ -42,6 +43,10 @@ class TaskError(DockerLauncherError):
 
 class TrackingError(DockerLauncherError):
     """The tracking store cannot be used from here, or not from inside a container."""
+
+
+class ReproduceError(DockerLauncherError):
+    """A past run cannot be repeated: what is missing, and where it could come from."""
 
 
 class JobError(DockerLauncherError):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from . import _dry_run, _image, _options, _pinning, _plan, _preflight, _running
@@ -175,6 +177,11 @@ class Execution:
             )
             for job, option in zip(batch.jobs, options, strict=True)
         ]
+
+
+def new_id() -> str:
+    """Return an id for a sweep: when it started, in UTC, and a random part."""
+    return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def _print(pinned: _Pinned, plans: Sequence[RunnableJob]) -> None:

@@ -25,6 +25,9 @@ class Job:
     overrides: tuple[str, ...]
     output_dir: Path
     plain: Mapping[str, Any]
+    #: ``hydra.launcher`` as it may be written down: what came from the host's environment
+    #: (``${oc.env:…}``, a name without a value) is in it by name only.
+    written: Mapping[str, Any] = field(default_factory=dict)
     #: Further tags for its run.
     tags: Mapping[str, str] = field(default_factory=dict)
     #: The folder of the host that is mounted at ``output_dir``; None: that path itself.

@@ -86,7 +86,7 @@ def pin_code(
         source=source,
         script=script,
         task=_task.describe(task_function, script, source.root),
-        identity=_identity(options.user),
+        identity=identity(options.user),
         host=engine.host(),
     )
     check_volumes(request.jobs, engine)
@@ -107,7 +107,7 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
         user=code.identity.container,
         gpus=any(job.gpus for job in request.jobs),
         runtime=request.jobs[0].runtime,
-        cache=_cache_folder(),
+        cache=cache_folder() / "images",
     )
     _preflight.check_versions(facts)
     for job in request.jobs:
@@ -138,7 +138,7 @@ def _show(line: str) -> None:
 
 def _library(code: Code, facts: Facts) -> Path | None:
     """Return the package that the worker needs to load a function that is sent by value."""
-    if code.task.function is None:
+    if code.task.kind != "value":
         return None
     import cloudpickle
 
@@ -163,7 +163,8 @@ def check_volumes(jobs: Sequence[JobOptions], engine: Engine) -> None:
             )
 
 
-def _identity(user: str) -> Identity:
+def identity(user: str) -> Identity:
+    """Return the launching user, and as whom its containers run (option ``user``)."""
     uid, gid = os.getuid(), os.getgid()
     try:
         name = getpass.getuser()
@@ -180,6 +181,7 @@ def _store_paths(mlflow: Mlflow, folder: Path) -> tuple[Path, ...]:
     return find_store(mlflow.tracking_uri, folder, os.environ).own_paths
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Return where is kept what can be got again: below ``XDG_CACHE_HOME``, else ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hydra-docker-launcher" / "images"
+    return Path(base) / "hydra-docker-launcher"

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import _compose, _job_files, _plan, _results
+from . import _compose, _job_files, _job_record, _plan, _results
 from ._engine import ContainerSpec, ContainerState
 from ._errors import TrackingError
 from ._job import Job
@@ -126,7 +126,7 @@ class SweepRecorder:
                 experiment=mlflow.experiment_name or self._record.job_name,
                 name=mlflow.run_name or self._record.folder.name,
                 tags=self._record.tags(),
-                artifacts={"packages.txt": self._packages()},
+                artifacts={_job_record.PACKAGES: self._packages()},
             )
         )
 
@@ -169,8 +169,9 @@ class SweepRecorder:
         user = (
             spec.boundary.user or f"{self._record.ready.facts.uid}:{self._record.ready.facts.gid}"
         )
-        _job_files.write(job.paths, composed.yaml, self._contents.pop(job.number), user)
-        run_id = self._tracker.open_job(self._job_run(composed, spec))
+        content = self._contents.pop(job.number)
+        _job_files.write(job.paths, composed.yaml, content, user)
+        run_id = self._tracker.open_job(self._job_run(composed, spec, content))
         self._runs[job.number] = run_id
         access = self._tracker.access()
         environment = access.environment + self._tracker.job_environment(run_id)
@@ -262,7 +263,7 @@ class SweepRecorder:
                 outcome.not_json,
             )
 
-    def _job_run(self, job: Job, spec: ContainerSpec) -> JobRun:
+    def _job_run(self, job: Job, spec: ContainerSpec, content: bytes) -> JobRun:
         limits = {f"{LABEL_PREFIX}{name}": value for name, value in _limits(spec).items()}
         return JobRun(
             name=" ".join(job.overrides) or f"{job.name} {job.number}",
@@ -274,9 +275,13 @@ class SweepRecorder:
                 **job.tags,
             },
             artifacts={
-                "config.yaml": job.yaml,
+                _job_record.CONFIG: job.yaml,
                 "overrides.yaml": job.overrides_yaml,
-                "packages.txt": self._packages(),
+                _job_record.PACKAGES: self._packages(),
+                _job_record.CONTENT: content,
+                _job_record.RECORD: _job_record.to_json(
+                    job, spec, self._record.code, self._record.ready
+                ),
             },
         )
 

@@ -26,7 +26,8 @@ _URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:]*)[^/]*@")
 class Source:
     """One commit of one repository.
 
-    ``root`` is the absolute real path of the repository's top folder, ``commit`` its 40 hex digits.
+    ``root`` is the absolute real path of the repository's top folder, also as jobs see it;
+    ``clone`` is where it is on this host, if not there. ``commit`` has 40 hex digits.
     ``left_out`` lists uncommitted changes (paths relative to ``root``) that the sweep runs without
     (``dirty=ignore``).
     """
@@ -36,6 +37,12 @@ class Source:
     branch: str | None
     remote_url: str | None
     left_out: tuple[str, ...] = ()
+    clone: Path | None = None
+
+    @property
+    def repository(self) -> Path:
+        """The top folder of the repository on this host."""
+        return self.clone or self.root
 
 
 @own_environment()
@@ -83,7 +90,7 @@ def require_file(source: Source, path: Path) -> None:
     if not real.is_relative_to(source.root):
         raise SourceError(f"{path} is not in the repository {source.root}: no commit of it has it.")
     below = tree_path(real.relative_to(source.root))
-    entry = Repository(source.root).entry(source.commit, below)
+    entry = Repository(source.repository).entry(source.commit, below)
     if entry is None or entry.type != "blob":
         raise SourceError(
             f"{path} is not in commit {source.commit[:10]}: it is untracked, or newer than the "
@@ -95,7 +102,7 @@ def require_file(source: Source, path: Path) -> None:
 @own_environment()
 def files(source: Source, folder: PurePath | str = "") -> frozenset[str]:
     """Return the paths, relative to the root, of the files and links below ``folder``."""
-    entries = Repository(source.root).entries(source.commit, tree_path(folder))
+    entries = Repository(source.repository).entries(source.commit, tree_path(folder))
     return frozenset(entry.path for entry in entries if entry.type == "blob")
 
 
@@ -105,7 +112,7 @@ def folder_id(source: Source, folder: PurePath | str) -> str | None:
 
     None where the commit has no such folder; a submodule is none.
     """
-    entry = Repository(source.root).entry(source.commit, tree_path(folder))
+    entry = Repository(source.repository).entry(source.commit, tree_path(folder))
     return entry.id if entry is not None and entry.type == "tree" else None
 
 
@@ -115,7 +122,7 @@ def read_text(source: Source, path: PurePath | str) -> str | None:
 
     A symbolic link is not followed: None.
     """
-    repository = Repository(source.root)
+    repository = Repository(source.repository)
     entry = repository.entry(source.commit, tree_path(path))
     if entry is None or entry.mode not in {"100644", "100755"}:
         return None
@@ -126,7 +133,7 @@ def read_text(source: Source, path: PurePath | str) -> str | None:
 def commit_time(source: Source) -> int:
     """Return when the commit was made, in seconds since the epoch."""
     log = ("log", "-1", "--no-show-signature", "--format=%ct")
-    return int(Repository(source.root).run(*log, source.commit).line)
+    return int(Repository(source.repository).run(*log, source.commit).line)
 
 
 @own_environment()
@@ -136,7 +143,9 @@ def export(source: Source, destination: Path, folder: PurePath | str = "") -> No
     They are what a fresh checkout would hold: modes, links, line endings and smudge filters, with
     submodules at their recorded commits. Attributes that concern `git archive` alone do not count.
     """
-    check_out(Repository(source.root), source.commit, destination.resolve(), tree_path(folder))
+    check_out(
+        Repository(source.repository), source.commit, destination.resolve(), tree_path(folder)
+    )
 
 
 def _resolve(repository: Repository, revision: str) -> str:

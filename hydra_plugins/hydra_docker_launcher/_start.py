@@ -13,7 +13,7 @@ from . import _composed
 from ._engine import Engine
 from ._options import SweepOptions
 from ._sweep import Sweep
-from ._tracking import NoTracker, Tracker
+from ._tracking import History, NoTracker, Tracker
 
 
 def start_sweep(
@@ -38,3 +38,10 @@ def tracker(options: SweepOptions, folder: Path, user: str) -> Tracker:
     from ._mlflow_tracker import MlflowTracker
 
     return MlflowTracker(options.mlflow.tracking_uri, folder, user)
+
+
+def history(tracking_uri: str | None, folder: Path) -> History:
+    """Return the past runs of a store; by default the one that a sweep in ``folder`` would use."""
+    from ._mlflow_tracker import MlflowHistory
+
+    return MlflowHistory(tracking_uri, folder)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import secrets
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from hydra.core.utils import JobReturn, JobRuntime
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from . import _compose, _composed, _job_files, _pinning, _results
+from . import _compose, _composed, _execution, _job_files, _pinning, _results
 from ._compose import ComposedJob
 from ._execution import Batch, Execution, MakeEngine, MakeTracker
 from ._job import Job
@@ -38,7 +36,7 @@ class Sweep:
         self._context = context
         self._config = config
         self._execution = Execution(
-            new_id(),
+            _execution.new_id(),
             folder=Path(os.path.abspath(str(config.hydra.sweep.dir))),
             working_dir=Path.cwd(),
             make_engine=make_engine,
@@ -82,8 +80,3 @@ class Sweep:
         for item in dict.fromkeys(item for job in jobs for item in job.unresolved):
             log.warning("Left for the job to resolve: %s", item)
         return jobs
-
-
-def new_id() -> str:
-    """Return an id for a sweep: when it started, in UTC, and a random part."""
-    return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"

@@ -55,6 +55,7 @@ ORDER = (
     "_outcome",
     "_running",
     "_job_files",
+    "_job_record",
     # results
     "_remote_error",
     "_results",

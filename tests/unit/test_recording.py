@@ -200,6 +200,9 @@ def test_names_that_the_user_chose(bench):
 def test_child_run(bench):
     """One run per job, opened with its resolved config before its container exists."""
     bench.start()
+    run = bench.tracker.jobs["run-0"]
+    record = json.loads(run.artifacts.pop("job.json"))
+    assert record["number"] == 0  # the whole of it: test_job_record.py
     assert bench.tracker.jobs == {
         "run-0": JobRun(
             name="n=0",

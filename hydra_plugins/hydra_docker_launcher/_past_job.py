@@ -1,0 +1,81 @@
+"""Past job: what tracking holds of a job, read back so that it can be run again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from . import _job_record
+from ._errors import ReproduceError
+from ._job_record import JobRecord
+from ._options import LABEL_PREFIX
+from ._tracking import History, PastRun
+
+JOB_TAG = f"{LABEL_PREFIX}job"
+
+
+@dataclass(frozen=True, slots=True)
+class PastJob:
+    """One job as it was run.
+
+    ``plain`` is its resolved config, ``content`` what its worker read (never unpickled here),
+    ``packages`` what its image had, ``patch`` what its commit had beyond the parent of a snapshot.
+    """
+
+    run: PastRun
+    record: JobRecord
+    plain: Mapping[str, Any]
+    content: bytes
+    packages: tuple[str, ...]
+    patch: bytes | None
+
+
+def past_jobs(history: History, run_id: str) -> tuple[PastJob, ...]:
+    """Return the job of a run, or all jobs of a sweep's run, in their order.
+
+    Raises ``TrackingError`` where the store has no such run, ``ReproduceError`` where the run does
+    not hold what is needed.
+    """
+    run = history.run(run_id)
+    if JOB_TAG in run.tags:
+        return (_past_job(history, run),)
+    children = [child for child in history.children(run) if JOB_TAG in child.tags]
+    if not children:
+        raise ReproduceError(
+            f"The run {run_id} ({run.name}) is no job of this launcher, and has none below it: "
+            f"there is no tag {JOB_TAG}."
+        )
+    # The last run of a number counts: an earlier one is an attempt that was taken up again.
+    jobs = {int(child.tags[JOB_TAG]): child for child in children}
+    return tuple(_past_job(history, jobs[number]) for number in sorted(jobs))
+
+
+def _past_job(history: History, run: PastRun) -> PastJob:
+    def needed(name: str) -> bytes:
+        content = history.artifact(run.id, name)
+        if content is None:
+            raise ReproduceError(
+                f"The run {run.id} ({run.name}) has no artifact {name}: it was made by another "
+                "version of this launcher, or the artifact was deleted."
+            )
+        return content
+
+    record = _job_record.from_json(needed(_job_record.RECORD).decode(), f"the run {run.id}")
+    try:
+        config = OmegaConf.create(needed(_job_record.CONFIG).decode())
+        plain: Any = OmegaConf.to_container(config)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise ReproduceError(f"The config of the run {run.id} is no YAML: {error}") from error
+    return PastJob(
+        run=run,
+        record=record,
+        plain=plain,
+        content=needed(_job_record.CONTENT),
+        packages=tuple((history.artifact(run.id, _job_record.PACKAGES) or b"").decode().split()),
+        patch=history.artifact(run.id, _job_record.PATCH),
+    )

@@ -1,0 +1,70 @@
+"""Past source: a repository of this host that has a past commit, fetched where none has it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ._errors import ReproduceError, SourceError
+from ._repository import Repository, own_environment
+from ._source import Source
+
+
+@own_environment()
+def locate(source: Source, here: Sequence[Path], remote: str | None, cache: Path) -> Source:
+    """Return ``source`` with the place of a repository that has its commit.
+
+    The folders ``here`` are looked at first, then ``remote`` (an address) is cloned, or its clone
+    below ``cache`` brought up to date. Raises ``ReproduceError`` where none has the commit.
+    """
+    tried = []
+    for folder in dict.fromkeys(here):
+        repository = _repository(folder)
+        if repository is None:
+            continue
+        if _has(repository, source.commit):
+            return replace(source, clone=repository.root)
+        tried.append(str(repository.root))
+    address = remote or source.remote_url
+    if address is not None:
+        clone = _fetched(address, source.commit, cache)
+        if clone is not None:
+            return replace(source, clone=clone)
+        tried.append(address)
+    raise ReproduceError(
+        f"Commit {source.commit[:12]} of {source.root} is in none of: "
+        f"{', '.join(tried) or 'no place was given'}.\nRun this in a clone that has it, or name "
+        "one with --repository, or the address of one with --remote."
+    )
+
+
+def _repository(folder: Path) -> Repository | None:
+    try:
+        return Repository.containing(folder)
+    except SourceError:
+        return None
+
+
+def _has(repository: Repository, commit: str) -> bool:
+    return repository.run("cat-file", "-e", f"{commit}^{{commit}}", may_fail=True).status == 0
+
+
+def _fetched(address: str, commit: str, cache: Path) -> Path | None:
+    """Return a clone of ``address`` that has ``commit``; None where it does not have it."""
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / hashlib.sha256(address.encode()).hexdigest()[:16]
+    outside = Repository(cache)
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        outside.run("clone", "--no-checkout", "--quiet", "--", address, str(partial))
+        partial.rename(folder)
+    clone = Repository(folder)
+    if not _has(clone, commit):
+        clone.run("fetch", "--quiet", "--tags", "origin")
+    if not _has(clone, commit):  # no branch has it any more; servers may give it all the same
+        clone.run("fetch", "--quiet", "origin", commit, may_fail=True)
+    return folder if _has(clone, commit) else None
