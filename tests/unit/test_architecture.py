@@ -68,6 +68,15 @@ ORDER = (
     "_mlflow_tracker",
     "_start",
     "docker_launcher",
+    # the command line: past runs, read back and run again
+    "_past_source",
+    "_past_job",
+    "_reproduce",
+    "_from_note",
+    "_compare",
+    "_report",
+    "_note",
+    "_cli",
 )
 #: Files that are no part of the line: the worker runs in containers, on its own.
 ALONE = ("_worker",)

@@ -221,6 +221,7 @@ def test_child_run(bench):
                 "config.yaml": "lr: 0.1\nmodel:\n  width: 3\n",
                 "overrides.yaml": "- n=0\n",
                 "packages.txt": "hydra-core==1.3.8\n",
+                "job.pickle": b"job",
             },
         )
     }
