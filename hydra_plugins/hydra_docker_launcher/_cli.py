@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
+from hydra_plugins.hydra_docker_launcher import __version__
+
 from ._errors import DockerLauncherError
 from ._interrupt import taken_as_ctrl_c
 
