@@ -28,7 +28,10 @@ setup(
         "docker>=7",
         "gitpython>=3.1.40",
         "mlflow>=3.1",
+        "pyyaml>=5.1",
     ],
+    # To compare volumes with what the commit's DVC files pin (hydra.launcher.data_check).
+    extras_require={"dvc": ["dvc>=3"]},
     # Hydra 1.4 finds plugins by this; 1.3 by the namespace package alone.
     entry_points={
         "hydra.plugins": [

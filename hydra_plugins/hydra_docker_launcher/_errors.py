@@ -3,6 +3,7 @@
 DockerLauncherError                 everything below; Hydra prints its message without a stack
 ├── OptionError                     a hydra.launcher option is unknown, malformed or impossible here
 ├── SourceError                     no repository, no such revision, uncommitted changes
+├── DataError                       a volume's data is not what the commit pins
 ├── EngineError                     the engine does not answer or refused a request
 │   └── ImageError                  an image is missing, cannot be pulled or cannot be built
 ├── TaskError                       the task function cannot travel into a container
@@ -27,6 +28,10 @@ class OptionError(DockerLauncherError):
 
 class SourceError(DockerLauncherError):
     """The code of the sweep cannot be pinned to a commit."""
+
+
+class DataError(DockerLauncherError):
+    """Data on disk is not what the commit pins, or cannot be compared with it."""
 
 
 class EngineError(DockerLauncherError):

@@ -6,13 +6,14 @@ import logging
 import os
 import secrets
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from . import _dry_run, _image, _options, _pinning, _plan, _preflight, _running
 from ._capacity import Capacity
+from ._data import DataBook, DataIdentity
 from ._engine import Engine
 from ._errors import OptionError
 from ._interrupt import held_back
@@ -54,6 +55,7 @@ class _Pinned:
     options: SweepOptions
     engine: Engine
     code: Code
+    data: DataBook
     ready: Ready | None = None
     recorder: SweepRecorder | None = None
 
@@ -113,7 +115,8 @@ class Execution:
         if self._pinned.options.dry_run:
             _print(self._pinned, plans)
             return None
-        return _track_and_run(self._pinned, batch.jobs, plans, content)
+        data = _identify(self._pinned, batch)
+        return _track_and_run(self._pinned, batch.jobs, plans, content, data)
 
     def _pin(self, batch: Batch) -> _Pinned:
         """Settle commit and image (source, image), and open the record of the sweep."""
@@ -127,10 +130,12 @@ class Execution:
         )
         engine = self._make_engine()
         code = self._pin_code(request, engine)
-        pinned = _Pinned(batch.jobs[0].title, request.options, engine, code)
+        data = DataBook(code.source)
+        pinned = _Pinned(batch.jobs[0].title, request.options, engine, code, data)
         self._plan(pinned, batch)  # refuses limits before anything is pulled or built
         if request.options.dry_run:
             return pinned
+        _identify(pinned, batch)  # refuses data before anything is pulled or built
         # Before it is made: Ctrl-C may come in between.
         weakref.finalize(self, engine.remove_image, _pinning.layer_tag(request, code))
         ready = _pinning.make_ready(request, code, engine)
@@ -184,6 +189,12 @@ def new_id() -> str:
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
+def _identify(pinned: _Pinned, batch: Batch) -> dict[int, tuple[DataIdentity, ...]]:
+    """Return what each job's volumes hold; what is known already is not looked at again."""
+    found = pinned.data.identify([options.job for options in batch.options])
+    return {job.number: data for job, data in zip(batch.jobs, found, strict=True)}
+
+
 def _print(pinned: _Pinned, plans: Sequence[RunnableJob]) -> None:
     code = pinned.code
     image = _image.describe(pinned.options, code.source, code.script)
@@ -194,7 +205,11 @@ def _print(pinned: _Pinned, plans: Sequence[RunnableJob]) -> None:
 
 
 def _track_and_run(
-    pinned: _Pinned, jobs: Sequence[Job], plans: Sequence[RunnableJob], content: Content
+    pinned: _Pinned,
+    jobs: Sequence[Job],
+    plans: Sequence[RunnableJob],
+    content: Content,
+    data: Mapping[int, tuple[DataIdentity, ...]],
 ) -> list[Outcome]:
     recorder, ready = pinned.recorder, pinned.ready
     if recorder is None or ready is None:
@@ -205,7 +220,7 @@ def _track_and_run(
             job.number: content(job, pinned.code.task, plan.spec.restart.name)
             for job, plan in zip(jobs, plans, strict=True)
         }
-        recorder.batch(jobs, contents)
+        recorder.batch(jobs, contents, data)
         outcomes = _running.run_jobs(
             plans,
             engine=pinned.engine,

@@ -31,6 +31,11 @@ class Ledger:
             self._jobs.setdefault(number, {"job": number}).update(values)
             self._write()
 
+    def note(self, **values: Any) -> None:
+        """Set values that hold for the whole sweep; the next ``update`` writes them."""
+        with self._lock:
+            self._head.update(values)
+
     def _write(self) -> None:
         rows = [self._jobs[number] for number in sorted(self._jobs)]
         content = {"format": FORMAT, **self._head, "jobs": rows}

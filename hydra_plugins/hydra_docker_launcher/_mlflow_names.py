@@ -16,6 +16,9 @@ T = TypeVar("T")
 LONGEST_NAME = 250
 LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
+LONGEST_DATASET = 500
+LONGEST_INPUT_TAG = 500
+LONGEST_DIGEST = 36
 CUT = "… (cut)"
 
 
@@ -44,3 +47,11 @@ def _accepted_name(name: str) -> str:
 def shortened(text: str, longest: int) -> str:
     """Return ``text`` with at most ``longest`` characters, and a mark where some are missing."""
     return text if len(text) <= longest else text[: longest - len(CUT)] + CUT
+
+
+def dataset_digest(digest: str) -> str:
+    """Return a digest as MLflow takes it: without its algorithm, which fits an md5 with ``.dir``.
+
+    Of a longer one it is the beginning; equal digests stay equal.
+    """
+    return digest.rpartition(":")[2][:LONGEST_DIGEST]

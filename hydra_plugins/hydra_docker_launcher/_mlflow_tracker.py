@@ -7,27 +7,38 @@ The host owns the record, so the status of a run is always set, whatever else fa
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset as DatasetEntity
+from mlflow.entities import DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds, read_mlflow_creds
 from mlflow.utils.rest_utils import http_request
 
 from ._errors import TrackingError
-from ._mlflow_names import LONGEST_PARAM, LONGEST_TAG, named, shortened
+from ._mlflow_names import (
+    LONGEST_DATASET,
+    LONGEST_INPUT_TAG,
+    LONGEST_PARAM,
+    LONGEST_TAG,
+    dataset_digest,
+    named,
+    shortened,
+)
 from ._mlflow_store import Store, StoreKind, find_store
-from ._tracking import JobRun, JobRunEnd, PastRun, RunStatus, StoreAccess, SweepRun
+from ._options import LABEL_PREFIX
+from ._tracking import Dataset, JobRun, JobRunEnd, PastRun, RunStatus, StoreAccess, SweepRun
 
 _PARENT_RUN = "mlflow.parentRunId"
 _USER = "mlflow.user"
@@ -83,7 +94,9 @@ class MlflowTracker:
         sweep = self._sweep
         tags = {**self._tags(job.tags), _PARENT_RUN: sweep.run_id}
         with _reported(f"start the run of job {job.name!r}", self._store):
-            return _start_run(sweep.client, sweep.experiment_id, job.name, tags, job.artifacts)
+            return _start_run(
+                sweep.client, sweep.experiment_id, job.name, tags, job.artifacts, job.datasets
+            )
 
     def job_environment(self, run_id: str | None) -> tuple[tuple[str, str], ...]:
         """Return the variables that lead a script's ``mlflow.log_...`` into the run.
@@ -317,12 +330,15 @@ def _start_run(
     name: str,
     tags: Mapping[str, str],
     artifacts: Mapping[str, str | bytes],
+    datasets: Sequence[Dataset] = (),
 ) -> str:
     texts = {key: shortened(value, LONGEST_TAG) for key, value in named(tags).items()}
     run_id: str = client.create_run(experiment_id, tags=texts, run_name=name).info.run_id
     try:
         for file_name, content in artifacts.items():
             _log_content(client, run_id, file_name, content)
+        if datasets:
+            client.log_inputs(run_id, _dataset_inputs(datasets))
     except Exception:
         with suppress(MlflowException):  # nobody else learns the id of this run
             _end_run(client, run_id, RunStatus.FAILED)
@@ -338,6 +354,30 @@ def _log_content(client: MlflowClient, run_id: str, name: str, content: str | by
         file = Path(folder, name)
         file.write_bytes(content)
         client.log_artifact(run_id, str(file))
+
+
+def _dataset_inputs(datasets: Sequence[Dataset]) -> list[DatasetInput]:
+    """Return the datasets as MLflow takes them: one for each name and (shortened) digest."""
+    inputs: dict[tuple[str, str], DatasetInput] = {}
+    for dataset in datasets:
+        name = shortened(dataset.name, LONGEST_DATASET)
+        short = dataset_digest(dataset.digest)
+        tags = {
+            "mlflow.data.context": dataset.target,
+            f"{LABEL_PREFIX}data.digest": dataset.digest,
+            f"{LABEL_PREFIX}data.state": str(dataset.facts.get("state", "")),
+        }
+        inputs[name, short] = DatasetInput(
+            DatasetEntity(
+                name,
+                short,
+                source_type="local",
+                source=json.dumps({"uri": dataset.source}),
+                profile=json.dumps(dict(dataset.facts)),
+            ),
+            [InputTag(key, shortened(value, LONGEST_INPUT_TAG)) for key, value in tags.items()],
+        )
+    return list(inputs.values())
 
 
 def _end_run(client: MlflowClient, run_id: str, status: RunStatus) -> None:

@@ -198,6 +198,15 @@ def volume(item: str, folder: Path) -> Volume:
     return Volume(str(path.resolve()), target, read_only, named=False)
 
 
+def data_check(value: object) -> str:
+    # YAML reads a bare `off` as false, which the schema then makes a string.
+    text = "off" if str(value) == "False" else str(value)
+    valid = ("off", "warn", "error")
+    if text not in valid:
+        raise ValueError(valid_are(valid, text))
+    return text
+
+
 def restart(value: object) -> Restart:
     # YAML reads a bare `no` as false, which the schema then makes a string.
     text = "no" if str(value) == "False" else str(value)

@@ -86,6 +86,8 @@ class JobOptions:
     init: bool
     labels: tuple[tuple[str, str], ...]
     volumes: tuple[Volume, ...]
+    data_check: str
+    data_identity: str
     environment: tuple[tuple[str, str], ...]
     timeout: float | None
     stop_grace_period: float
@@ -193,6 +195,8 @@ def _job_options(read: Reader, environ: Mapping[str, str], folder: Path) -> JobO
         init=read.flag("init"),
         labels=_labels(read),
         volumes=_volumes(read, folder),
+        data_check=read.parsed("data_check", values.data_check),
+        data_identity=read.choice("data_identity", ("stat", "content", "none")),
         environment=_environment(read, environ, folder),
         timeout=read.optional("timeout_min", values.minutes),
         stop_grace_period=read.parsed("stop_grace_period", duration),

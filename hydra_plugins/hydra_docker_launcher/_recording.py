@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _compose, _job_files, _job_record, _plan, _results
+from ._data import DataIdentity
 from ._engine import ContainerSpec, ContainerState
 from ._errors import TrackingError
 from ._job import Job
@@ -110,6 +112,7 @@ class SweepRecorder:
         self._ledger = ledger
         self._jobs: dict[int, Job] = {}
         self._contents: dict[int, bytes] = {}
+        self._data: dict[int, tuple[DataIdentity, ...]] = {}
         self._runs: dict[int, str | None] = {}
         self._ends: list[End] = []
         self._relays: dict[str, tuple[str, Relay | None]] = {}
@@ -130,10 +133,18 @@ class SweepRecorder:
             )
         )
 
-    def batch(self, jobs: Sequence[Job], contents: Mapping[int, bytes]) -> None:
-        """Take in the jobs that run next, with what their workers are to read."""
+    def batch(
+        self,
+        jobs: Sequence[Job],
+        contents: Mapping[int, bytes],
+        data: Mapping[int, tuple[DataIdentity, ...]],
+    ) -> None:
+        """Take in the jobs that run next, what their workers are to read, and their data."""
         self._jobs.update({job.number: job for job in jobs})
         self._contents.update(contents)
+        self._data.update(data)
+        every = dict.fromkeys(item for of_job in self._data.values() for item in of_job)
+        self._ledger.note(data=[item.as_json() for item in every])
         if self._closed:
             self._tracker.reopen_sweep()
             self._closed = False
@@ -265,6 +276,7 @@ class SweepRecorder:
 
     def _job_run(self, job: Job, spec: ContainerSpec, content: bytes) -> JobRun:
         limits = {f"{LABEL_PREFIX}{name}": value for name, value in _limits(spec).items()}
+        data = self._data.get(job.number, ())
         return JobRun(
             name=" ".join(job.overrides) or f"{job.name} {job.number}",
             tags={
@@ -282,7 +294,9 @@ class SweepRecorder:
                 _job_record.RECORD: _job_record.to_json(
                     job, spec, self._record.code, self._record.ready
                 ),
+                **({"data.json": _data_json(data)} if data else {}),
             },
+            datasets=tuple(filter(None, (item.as_dataset() for item in data))),
         )
 
     def _packages(self) -> str:
@@ -295,6 +309,10 @@ class SweepRecorder:
                     url, network_mode=network_mode, gateway=self._record.code.host.gateway
                 )
             return self._relays[network_mode][0]
+
+
+def _data_json(data: Sequence[DataIdentity]) -> str:
+    return json.dumps([item.as_json() for item in data], indent=2) + "\n"
 
 
 def _harmless(line: str) -> str:

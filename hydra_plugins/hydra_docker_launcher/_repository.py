@@ -139,18 +139,19 @@ class Repository:
         index: Path | None = None,
         work_tree: Path | None = None,
         paths: Iterable[str] = (),
+        stdin: str = "",
     ) -> Answer:
-        """Run a command, with another index or working tree, and with ``paths`` on its stdin.
+        """Run a command, with another index or working tree; its stdin is text, or ``paths``.
 
         A command that fails raises with what git says, unless it ``may_fail``.
         """
-        with tempfile.TemporaryFile() as stdin:
-            stdin.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
-            stdin.seek(0)
+        with tempfile.TemporaryFile() as content:
+            content.write(stdin.encode() + b"".join(os.fsencode(path) + b"\0" for path in paths))
+            content.seek(0)
             try:
                 status, out, err = getattr(self._git(work_tree=work_tree), command)(
                     *arguments,
-                    istream=stdin,
+                    istream=content,
                     env={} if index is None else {"GIT_INDEX_FILE": str(index)},
                     with_exceptions=False,
                     with_extended_output=True,
@@ -173,6 +174,22 @@ class Repository:
             tree = self.run("rev-parse", "--verify", f"{commit}^{{tree}}").line
             return Entry("040000", "tree", tree, "")
         return next(iter(self._tree(commit, path)), None)
+
+    def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """Return the contents of files by their object ids, all with one command."""
+        wanted = list(dict.fromkeys(ids))
+        contents: dict[str, bytes] = {}
+        if not wanted:
+            return contents
+        lines = "".join(f"{blob}\n" for blob in wanted)
+        out = os.fsencode(self.run("cat-file", "--batch", stdin=lines).out)
+        position = 0
+        for blob in wanted:
+            end = out.index(b"\n", position)
+            size = int(out[position:end].split(b" ")[2])
+            contents[blob] = out[end + 1 : end + 1 + size]
+            position = end + 2 + size
+        return contents
 
     def _tree(self, *arguments: str) -> list[Entry]:
         entries = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -127,6 +127,20 @@ def read_text(source: Source, path: PurePath | str) -> str | None:
     if entry is None or entry.mode not in {"100644", "100755"}:
         return None
     return os.fsencode(repository.run("cat-file", "blob", entry.id).out).decode(errors="replace")
+
+
+@own_environment()
+def read_texts(source: Source, paths: Iterable[PurePath | str]) -> dict[str, str]:
+    """Return the texts of many files, as ``read_text`` does; those that the commit has."""
+    repository = Repository(source.root)
+    wanted = {tree_path(path) for path in paths}
+    regular = {
+        entry.path: entry.id
+        for entry in (repository.entries(source.commit, "") if wanted else ())
+        if entry.path in wanted and entry.mode in {"100644", "100755"}
+    }
+    contents = repository.blobs(regular.values())
+    return {path: contents[blob].decode(errors="replace") for path, blob in regular.items()}
 
 
 @own_environment()

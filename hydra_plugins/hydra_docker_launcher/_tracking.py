@@ -18,6 +18,20 @@ class RunStatus(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Dataset:
+    """Data that a job is given: ``source`` on this host, at ``target`` in its container.
+
+    ``digest`` is a hash with its algorithm before it. ``facts`` is what else is known, as JSON.
+    """
+
+    name: str
+    digest: str
+    source: str
+    target: str
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class SweepRun:
     """What the parent run of a sweep is opened with."""
 
@@ -36,6 +50,7 @@ class JobRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     #: File name in the run's artifacts -> text, or bytes.
     artifacts: Mapping[str, str | bytes] = field(default_factory=dict)
+    datasets: tuple[Dataset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,15 @@ class DockerLauncherConf:
     # launch folder), which must exist; one without is a named volume, which must exist too.
     volumes: List[str] = field(default_factory=list)
 
+    # Volumes that a DVC file of the commit (*.dvc, dvc.lock) tracks: compare what is on disk with
+    # what the commit pins, before the first job. warn: say what differs. error: refuse to start.
+    # off: only record what the commit pins. Comparing needs DVC (hydra-docker-launcher[dvc]).
+    data_check: str = "warn"
+
+    # How a volume that no DVC file tracks is identified in the record. stat: by names, sizes and
+    # times of its files. content: by their content, which is all read. none: not at all.
+    data_identity: str = "stat"
+
     # {NAME: value}, or a list of NAME=value. A name without a value passes the host's value in.
     # (null is none; as a default it lets a config say either form.)
     environment: Any = None

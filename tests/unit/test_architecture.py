@@ -41,6 +41,11 @@ ORDER = (
     "_composed",
     "_compose",
     "_task",
+    # data: what volumes hold, and what the commit says of it
+    "_dvc_files",
+    "_dvc",
+    "_fingerprint",
+    "_data",
     # plan: frozen specifications
     "_plan",
     "_dry_run",
@@ -80,7 +85,13 @@ ORDER = (
 )
 #: Files that are no part of the line: the worker runs in containers, on its own.
 ALONE = ("_worker",)
-FOREIGN = {"docker": "_docker_engine", "git": "_repository", "mlflow": "_mlflow_tracker"}
+FOREIGN = {
+    "docker": "_docker_engine",
+    "dvc": "_dvc",
+    "dvc_data": "_dvc",
+    "git": "_repository",
+    "mlflow": "_mlflow_tracker",
+}
 
 
 def imports(module: str) -> tuple[set[str], set[str]]:

@@ -1,6 +1,7 @@
 """A sweep in a real MLflow store: SQLite files in a temporary folder, and one real server."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from hydra_plugins.hydra_docker_launcher import _mlflow_tracker
 from hydra_plugins.hydra_docker_launcher._errors import TrackingError
 from hydra_plugins.hydra_docker_launcher._mlflow_tracker import MlflowTracker
 from hydra_plugins.hydra_docker_launcher._tracking import (
+    Dataset,
     JobRun,
     JobRunEnd,
     RunStatus,
@@ -176,6 +178,40 @@ def test_job_run(tracker: MlflowTracker, client: MlflowClient) -> None:
     assert run.data.tags["mlflow.user"] == "ann"
     assert run.data.tags["a"] == "1"
     assert texts(run) == {"config.yaml": "lr: 0.1\n"}
+
+
+def test_datasets(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """Data is an input of the job's run; what MLflow cuts off of a digest is in a tag."""
+    md5, sha = "md5:" + "a" * 32 + ".dir", "sha256:" + "b" * 64
+    facts = {"state": "matches", "files": 3}
+    datasets = (
+        Dataset("data/raw", md5, "/project/data/raw", "/data", facts),
+        Dataset("/mnt/" + "x" * 600, sha, "/mnt/x", "/x", {"state": "recorded"}),
+    )
+    tracker.open_sweep(SWEEP)
+
+    run = client.get_run(tracker.open_job(JobRun("train-0", datasets=datasets)))
+
+    inputs = sorted(run.inputs.dataset_inputs, key=lambda item: item.dataset.digest)
+    assert [(item.dataset.name[:10], item.dataset.digest) for item in inputs] == [
+        ("data/raw", "a" * 32 + ".dir"),
+        ("/mnt/xxxxx", "b" * 36),
+    ]
+    assert [{tag.key: tag.value for tag in item.tags} for item in inputs] == [
+        {
+            "mlflow.data.context": "/data",
+            "hydra.docker.data.digest": md5,
+            "hydra.docker.data.state": "matches",
+        },
+        {
+            "mlflow.data.context": "/x",
+            "hydra.docker.data.digest": sha,
+            "hydra.docker.data.state": "recorded",
+        },
+    ]
+    assert inputs[0].dataset.source_type == "local"
+    assert json.loads(inputs[0].dataset.source) == {"uri": "/project/data/raw"}
+    assert json.loads(inputs[0].dataset.profile) == facts
 
 
 def test_end_of_a_job(tracker: MlflowTracker, client: MlflowClient, tmp_path: Path) -> None:

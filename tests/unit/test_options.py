@@ -68,6 +68,8 @@ EVERY: dict[str, Any] = {
     "init": False,
     "labels": {"team": "vision", "cost": 3},
     "volumes": ["./data:/data:ro", "cache:/cache", "/dev/null:/null:rw"],
+    "data_check": "error",
+    "data_identity": "content",
     "environment": {"A": 1, "B": True, "TOKEN": None, "UNKNOWN": None},
     "n_jobs": 3,
     "timeout_min": 1.5,
@@ -140,6 +142,8 @@ def test_defaults(tmp_path):
             init=True,
             labels=(),
             volumes=(),
+            data_check="warn",
+            data_identity="stat",
             environment=(),
             timeout=None,
             stop_grace_period=10.0,
@@ -207,6 +211,8 @@ def test_every_option(tmp_path):
                 Volume("cache", "/cache", read_only=False, named=True),
                 Volume("/dev/null", "/null", read_only=False, named=False),
             ),
+            data_check="error",
+            data_identity="content",
             environment=(("A", "1"), ("B", "true"), ("TOKEN", "of the host")),
             timeout=90.0,
             stop_grace_period=90.0,
@@ -323,6 +329,14 @@ A_PATH = "must be an absolute path in the container, not /"
         ),
         ({"dirty": "snapshot"}, "dirty=snapshot: valid is: error, ignore"),
         ({"delivery": "clone"}, "delivery=clone: valid is: copy"),
+        (
+            {"data_check": "errors"},
+            "data_check=errors: valid is: off, warn, error; did you mean error?",
+        ),
+        (
+            {"data_identity": "time"},
+            "data_identity=time: valid is: stat, content, none",
+        ),
         ({"keep": "fail"}, "keep=fail: valid is: none, failed, all; did you mean failed?"),
         ({"user": "me"}, "user=me: valid is: host, image, uid, uid:gid"),
         ({"user": "hots"}, "user=hots: valid is: host, image, uid, uid:gid; did you mean host?"),
@@ -439,6 +453,12 @@ def test_wrong_type(tmp_path, name, value, shown):
 def test_restart(tmp_path, value, restart):
     """Docker's policies; YAML reads a bare ``no`` as false."""
     assert parsed(tmp_path, restart=value).job.restart == restart
+
+
+@pytest.mark.parametrize("value", ["off", False])
+def test_data_check_off(tmp_path, value):
+    """YAML reads a bare ``off`` as false."""
+    assert parsed(tmp_path, data_check=value).job.data_check == "off"
 
 
 @pytest.mark.parametrize(

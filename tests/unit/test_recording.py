@@ -13,6 +13,7 @@ import pytest
 from fakes import HOST, FakeTracker, a_job
 
 from hydra_plugins.hydra_docker_launcher import _recording
+from hydra_plugins.hydra_docker_launcher._data import DataIdentity
 from hydra_plugins.hydra_docker_launcher._engine import (
     Boundary,
     ContainerSpec,
@@ -34,6 +35,7 @@ from hydra_plugins.hydra_docker_launcher._running import RunnableJob
 from hydra_plugins.hydra_docker_launcher._source import Source
 from hydra_plugins.hydra_docker_launcher._task import Task
 from hydra_plugins.hydra_docker_launcher._tracking import (
+    Dataset,
     JobRun,
     JobRunEnd,
     RunStatus,
@@ -79,6 +81,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.data: tuple[DataIdentity, ...] = ()
         self.job = a_job(folder / "0", lr=0.1, model={"width": 3})
         identity = Identity("ann", os.getuid(), os.getgid(), f"{os.getuid()}:{os.getgid()}")
         source = Source(Path("/project"), "c" * 40, "main", None, ("train.py",))
@@ -109,7 +112,7 @@ class Bench:
 
     def open(self, content=b"job"):
         self.recorder.open()
-        self.recorder.batch([self.job], {0: content})
+        self.recorder.batch([self.job], {0: content}, {0: self.data})
 
     def start(self):
         self.open()
@@ -167,6 +170,7 @@ def test_ledger_head(bench):
             "keep": "failed",
             "fail_fast": False,
         },
+        "data": [],
         "jobs": [
             {
                 "job": 0,
@@ -225,6 +229,54 @@ def test_child_run(bench):
             },
         )
     }
+
+
+RAW = DataIdentity(
+    name="data/raw",
+    source="/project/data/raw",
+    target="/data",
+    kind="dvc",
+    state="matches",
+    digest="md5:6344899fdba26357fc73c30277a12c0a.dir",
+    files=3,
+    bytes=9,
+    tracked_by="data/raw.dvc",
+)
+CACHE = DataIdentity("cache", "cache", "/cache", "none", "not identified", note="a named volume")
+
+
+def test_data(bench):
+    """What a job's volumes hold is in sweep.json and in its run; what has a digest, as dataset."""
+    bench.data = (RAW, CACHE)
+    bench.start()
+
+    facts = {
+        "name": "data/raw",
+        "source": "/project/data/raw",
+        "target": "/data",
+        "kind": "dvc",
+        "state": "matches",
+        "digest": "md5:6344899fdba26357fc73c30277a12c0a.dir",
+        "files": 3,
+        "bytes": 9,
+        "tracked_by": "data/raw.dvc",
+    }
+    nothing = {
+        "name": "cache",
+        "source": "cache",
+        "target": "/cache",
+        "kind": "none",
+        "state": "not identified",
+        "note": "a named volume",
+    }
+    assert bench.ledger["data"] == [facts, nothing]
+    run = bench.tracker.jobs["run-0"]
+    assert json.loads(run.artifacts["data.json"]) == [facts, nothing]
+    assert [DataIdentity.from_json({**item, "newer": 1}) for item in (facts, nothing)] == [
+        RAW,
+        CACHE,
+    ]
+    assert run.datasets == (Dataset("data/raw", RAW.digest, "/project/data/raw", "/data", facts),)
 
 
 def test_files_of_a_job(bench):
@@ -476,7 +528,7 @@ def test_next_batch(bench):
     """The parent run goes on running when a sweeper sends more jobs."""
     bench.open()
     bench.recorder.close(RunStatus.FINISHED)
-    bench.recorder.batch([], {})
+    bench.recorder.batch([], {}, {})
     assert bench.tracker.statuses == ["RUNNING", "FINISHED", "RUNNING"]
 
 
