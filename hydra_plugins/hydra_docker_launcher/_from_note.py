@@ -84,12 +84,22 @@ def _located(note: Note, wish: Wish) -> Source:
     folder = wish.repository or wish.folder
     if wish.remote is None:
         return _source.pin(
-            folder, revision=note.commit, dirty="ignore", config_dirs=(), own_paths=()
+            folder,
+            revision=note.commit,
+            dirty="ignore",
+            snapshot_limit=0,
+            config_dirs=(),
+            own_paths=(),
         )
     unknown = Source(root=folder, commit=note.commit, branch=None, remote_url=wish.remote)
     located = _past_source.locate(unknown, (), wish.remote, wish.cache / "repositories")
     return _source.pin(
-        located.repository, revision=note.commit, dirty="ignore", config_dirs=(), own_paths=()
+        located.repository,
+        revision=note.commit,
+        dirty="ignore",
+        snapshot_limit=0,
+        config_dirs=(),
+        own_paths=(),
     )
 
 
