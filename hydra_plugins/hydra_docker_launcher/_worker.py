@@ -14,6 +14,7 @@ import importlib
 import importlib.machinery
 import io
 import json
+import operator
 import os
 import pathlib
 import pickle
@@ -277,10 +278,11 @@ def encode_value(value):
     """Return ``value`` as JSON; what cannot be, as its repr and the name of its type."""
     try:
         plain = to_plain(value)
-        if len(json.dumps(plain)) <= MAX_VALUE:
-            return {"value": plain}
-    except (TypeError, ValueError, RecursionError):
-        pass
+        fits = len(json.dumps(plain)) <= MAX_VALUE
+    except Exception:  # of its library too: a tensor may have no data to tell
+        fits = False
+    if fits:
+        return {"value": plain}
     kind = "{}.{}".format(type(value).__module__, type(value).__qualname__)
     return {"value": safely(repr, value)[:MAX_TEXT], "not_json": kind}
 
@@ -304,9 +306,22 @@ def to_plain(value):
         from omegaconf import OmegaConf
 
         return to_plain(OmegaConf.to_container(value, resolve=True))
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        return to_plain(value.item())  # a scalar of NumPy, PyTorch, JAX, …
+    if hasattr(value, "shape") and not hasattr(value, "item") and hasattr(value, "numpy"):
+        value = value.numpy()  # TensorFlow
+    if isinstance(getattr(value, "shape", None), tuple):
+        return array_to_plain(value)
     raise TypeError("not a JSON value")
+
+
+def array_to_plain(value):
+    """Return what NumPy, PyTorch or JAX holds: a number where it is a single one, else lists."""
+    count = functools.reduce(operator.mul, value.shape, 1)
+    if count > MAX_VALUE // 2:  # two characters each at least, and many times that as a list
+        raise TypeError("too many values for a result")
+    if count != 1 or hasattr(value, "filled"):  # item() of a masked array gives what is masked
+        return to_plain(value.tolist())
+    item = value.item()
+    return float(item) if type(item) is type(value) else to_plain(item)  # numpy.longdouble
 
 
 def encode_error(error, depth=0, seen=()):

@@ -1,12 +1,13 @@
-"""Return values reach a sweeper that needs them: Optuna, in batches, in real containers."""
+"""Return values reach a sweeper that needs them, from real containers: Optuna, in batches."""
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
 import yaml
-from sweep_command import Finished, MakeRepository, Repository
+from sweep_command import APPS, Finished, MakeRepository, Repository
 
 SPACE = ("+x=interval(-5.0,5.0)", "+y=interval(-5.0,5.0)")
 TPE = ("hydra/sweeper=optuna", "hydra/sweeper/sampler=tpe", "hydra.sweeper.sampler.seed=7")
@@ -91,3 +92,41 @@ def test_scalar_of_an_array_library(repository: Repository) -> None:
     )
     assert finished.status == 0, finished.output
     assert isinstance(study(finished)["best_value"], float)
+
+
+#: What tests/apps/numbers returns, and what the sweeper gets of it.
+NUMBERS = {
+    "float32": 0.10000000149011612,
+    "int64": 3,
+    "bool": True,
+    "array_0d": 2.5,
+    "array_of_one": 2.5,
+    "array": [[1, 2], [3, 4]],
+    "objectives": [1.0, 0.5],
+    "metrics": {"loss": math.nan, "epochs": 3, "best": True},
+    "complex": "np.complex128(1+2j)",
+}
+
+
+def test_numpy(make_repository: MakeRepository, mlflow_image: str) -> None:
+    """NumPy's scalars arrive as Python's numbers, alone and in collections; arrays as lists.
+
+    What JSON does not have arrives as its repr, with a warning that names job and type.
+    """
+    repository = make_repository("numbers", image=mlflow_image, keep="none")
+    sweeper = "hydra_plugins/recording_sweeper.py"
+    repository.write(sweeper, (APPS / "ends" / sweeper).read_text())
+    repository.commit()
+
+    finished = repository.sweep(f"+name={','.join(NUMBERS)}", "hydra/sweeper=recording")
+
+    assert finished.status == 0, finished.output
+    values = [row["value"] for row in finished.results]
+    assert repr(values) == repr(list(NUMBERS.values()))  # which tells 1 from 1.0 and from True
+    warning = (
+        "job #8 (+name=complex) returned a numpy.complex128, which is no JSON value: the sweeper "
+        "gets its repr. Return numbers, strings, lists or dicts, and write anything else to the "
+        "output folder."
+    )
+    found = re.findall(r"^.*no JSON value.*$", finished.output, re.MULTILINE)
+    assert [line.partition("[HYDRA] ")[2] for line in found] == [warning]

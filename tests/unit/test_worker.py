@@ -8,11 +8,11 @@ import json
 import math
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from omegaconf import OmegaConf
@@ -89,10 +89,30 @@ def worker(tmp_path, monkeypatch, multirun):
 def test_python_39():
     """An image may have Python 3.9."""
     ast.parse(WORKER.read_text(), feature_version=(3, 9))
-    python = shutil.which("python3.9")
-    usable = python and subprocess.run([python, "-V"], check=False, capture_output=True)
-    if usable and usable.returncode == 0:
-        subprocess.run([python, "-m", "py_compile", str(WORKER)], check=True)
+
+
+def test_every_python():
+    """Every Python of this machine from 3.9 on compiles it, with no warning."""
+    program = "import pathlib; compile(pathlib.Path(WORKER).read_bytes(), WORKER, 'exec')"
+    program = program.replace("WORKER", repr(str(WORKER)))
+    assert {
+        python: subprocess.run(
+            (python, "-W", "error", "-c", program), check=False, capture_output=True, text=True
+        ).stderr
+        for python in pythons()
+    } == dict.fromkeys(pythons(), "")
+
+
+def pythons():
+    """Return this machine's interpreters that run: pyenv's own programs may not."""
+    places = [*Path.home().glob(".pyenv/versions/*/bin"), *map(Path, os.get_exec_path())]
+    found = {
+        minor: str(place / f"python3.{minor}")
+        for minor in range(9, 20)
+        for place in places
+        if (place / f"python3.{minor}").is_file() and place.name != "shims"
+    }
+    return {sys.executable, *found.values()}
 
 
 def test_needs_only_python_and_hydra():
@@ -349,6 +369,38 @@ class Scalar:
         return 2.5
 
 
+class TensorFlowScalar:
+    """It tells its value only as NumPy's."""
+
+    shape = None
+
+    def numpy(self):
+        return np.float32(2.5)
+
+
+class TensorWithoutData:
+    """A tensor of the device ``meta``, or of one that is lost."""
+
+    shape = ()
+
+    def item(self):
+        raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+
+    def __repr__(self):
+        return "tensor(..., device='meta', size=())"
+
+
+class TensorWithoutShape:
+    """A nested tensor of PyTorch."""
+
+    @property
+    def shape(self):
+        raise RuntimeError("NestedTensorImpl doesn't support sizes")
+
+    def __repr__(self):
+        return "nested_tensor(...)"
+
+
 class Broken:
     def __repr__(self):
         raise RuntimeError("no")
@@ -367,6 +419,7 @@ class Broken:
         (Word.YES, "yes"),
         (Number.TWO, 2),
         (Scalar(), 2.5),
+        (TensorFlowScalar(), 2.5),
         (OmegaConf.create({"a": [1], "b": "${a}"}), {"a": [1], "b": [1]}),
         (math.inf, math.inf),
         ("\ud800", "\ud800"),
@@ -380,12 +433,55 @@ def test_value(value, plain):
 
 
 @pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (np.float16(0.5), 0.5),
+        (np.float32(0.5), 0.5),
+        (np.float64(0.5), 0.5),
+        (np.longdouble("0.5"), 0.5),
+        (np.int8(3), 3),
+        (np.uint64(2**63), 2**63),
+        (np.bool_(True), True),
+        (np.str_("x"), "x"),
+        (np.array(2.5), 2.5),
+        (np.array(3), 3),
+        (np.array([2.5]), 2.5),
+        (np.array([[True]]), True),
+        (np.array([1.0, 2.0], dtype=np.float32), [1.0, 2.0]),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (np.array([1.0, 2.0], dtype=np.longdouble), [1.0, 2.0]),
+        (np.array([]), []),
+        (np.array(["a", "b"]), ["a", "b"]),
+        (np.array({"loss": np.float32(0.5)}, dtype=object), {"loss": 0.5}),
+        (np.ma.masked, None),
+        (np.ma.array([1.0, 2.0], mask=[False, True]), [1.0, None]),
+        ((np.float64(1), np.float32(2)), [1.0, 2.0]),
+        ({"loss": np.float32(0.5), "best": np.array(True)}, {"loss": 0.5, "best": True}),
+    ],
+    ids=str,
+)
+def test_value_of_numpy(value, plain):
+    """NumPy's scalars, and arrays of one element, arrive as Python's; larger arrays as lists."""
+    encoded = json.loads(json.dumps(_worker.encode_value(value)))
+    assert repr(encoded) == repr({"value": plain})  # which tells 1 from 1.0 and from True
+
+
+@pytest.mark.parametrize(
     ("value", "text", "kind"),
     [
         (Color.RED, "<Color.RED: 1>", f"{__name__}.Color"),
         ({1: 2}, "{1: 2}", "builtins.dict"),
         (b"x", "b'x'", "builtins.bytes"),
         ({"a": {1}}, "{'a': {1}}", "builtins.dict"),
+        (np.complex64(1), "np.complex64(1+0j)", "numpy.complex64"),
+        (np.datetime64("2026"), "np.datetime64('2026')", "numpy.datetime64"),
+        (np.zeros(600_000), repr(np.zeros(600_000)), "numpy.ndarray"),
+        (
+            TensorWithoutData(),
+            "tensor(..., device='meta', size=())",
+            f"{__name__}.TensorWithoutData",
+        ),
+        (TensorWithoutShape(), "nested_tensor(...)", f"{__name__}.TensorWithoutShape"),
         (Broken(), "<repr of Broken raised RuntimeError>", f"{__name__}.Broken"),
         ("x" * 1_000_001, "'" + "x" * 99_999, "builtins.str"),
     ],
