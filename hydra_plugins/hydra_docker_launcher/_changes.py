@@ -102,23 +102,16 @@ def counted(
     """Return those of ``changes`` that would change the code.
 
     The others are YAML files below Hydra's config sources (the resolved config of a job records
-    them), what the sweep itself writes (``own_paths``), untracked files in output folders that
-    Hydra made and in the default store of earlier sweeps, and bytecode. An own path that has the
-    whole repository in it exempts nothing.
+    them), and what is ``written_by_runs``.
     """
     configs = _places(config_dirs)
-    own = tuple(place for place in _places(own_paths) if not root.is_relative_to(place))
-    made_by_a_run = cache(_made_by_a_run)
+    written = written_by_runs(root, own_paths)
 
     def counts(path: str, kind: str) -> bool:
         file = root / path
-        if "__pycache__" in file.relative_to(root).parts:
-            return False
         if file.suffix.lower() in {".yaml", ".yml"} and _is_at_or_below(file, configs):
             return False
-        if kind == UNTRACKED and _has_parent(file, root, made_by_a_run):
-            return False
-        return not _is_at_or_below(file, own)
+        return not written(path, kind)
 
     return tuple(
         change
@@ -126,6 +119,27 @@ def counted(
         if counts(change.path, change.kind)
         or (change.before is not None and counts(change.before, change.kind))
     )
+
+
+def written_by_runs(root: Path, own_paths: tuple[Path, ...]) -> Callable[[str, str], bool]:
+    """Return the test, by path and kind of a change, for what running the code writes.
+
+    That is: what the sweep itself writes (``own_paths``), untracked files in output folders that
+    Hydra made and in the default store of earlier sweeps, and bytecode. An own path that has the
+    whole repository in it exempts nothing.
+    """
+    own = tuple(place for place in _places(own_paths) if not root.is_relative_to(place))
+    made_by_a_run = cache(_made_by_a_run)
+
+    def written(path: str, kind: str) -> bool:
+        file = root / path
+        if "__pycache__" in file.relative_to(root).parts:
+            return True
+        if kind == UNTRACKED and _has_parent(file, root, made_by_a_run):
+            return True
+        return _is_at_or_below(file, own)
+
+    return written
 
 
 def _places(paths: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -63,8 +63,8 @@ def _is_pointer(file: Path) -> bool:
 
 def _submodule(repository: Repository, commit: str, entry: Entry) -> Repository:
     """Return the local repository that has the commit which is recorded for a submodule."""
-    for candidate in _submodule_repositories(repository, commit, entry.path):
-        if candidate.run("cat-file", "-e", f"{entry.id}^{{commit}}", may_fail=True).status == 0:
+    for candidate in submodule_repositories(repository, commit, entry.path):
+        if candidate.has(entry.id):
             return candidate
     raise SourceError(
         f"Commit {entry.id[:10]} of the submodule {printable(entry.path)} is not here. Run "
@@ -73,7 +73,7 @@ def _submodule(repository: Repository, commit: str, entry: Entry) -> Repository:
     )
 
 
-def _submodule_repositories(repository: Repository, commit: str, path: str) -> Iterator[Repository]:
+def submodule_repositories(repository: Repository, commit: str, path: str) -> Iterator[Repository]:
     """Yield where a submodule may be: in the working tree, or below the git folder by its name."""
     work_tree = repository.root / path
     if (work_tree / ".git").exists():

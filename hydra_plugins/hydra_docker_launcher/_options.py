@@ -50,6 +50,7 @@ class SweepOptions:
     pull_policy: str
     commit: str
     dirty: str
+    snapshot_limit: int
     delivery: str
     user: str
     n_jobs: int
@@ -157,7 +158,8 @@ def _sweep_options(read: Reader, environ: Mapping[str, str]) -> SweepOptions:
         ),
         pull_policy=read.choice("pull_policy", ("always", "missing", "never")),
         commit=read.required("commit"),
-        dirty=read.choice("dirty", ("error", "ignore")),
+        dirty=read.choice("dirty", ("error", "snapshot", "ignore")),
+        snapshot_limit=read.parsed("snapshot_limit", size),
         delivery=read.choice("delivery", ("copy",)),
         user=read.parsed("user", values.user),
         n_jobs=read.parsed("n_jobs", values.n_jobs),

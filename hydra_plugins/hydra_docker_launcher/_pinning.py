@@ -44,6 +44,10 @@ class Code:
     task: Task
     identity: Identity
     host: Host
+    #: Whether a remote has the commit, or a snapshot's parent; None where there is no remote.
+    pushed: bool | None = None
+    #: What makes a snapshot of its parent.
+    patch: bytes | None = None
 
     @property
     def entry(self) -> str:
@@ -77,6 +81,7 @@ def pin_code(
         script or request.working_dir,
         revision=options.commit,
         dirty=options.dirty,
+        snapshot_limit=options.snapshot_limit,
         config_dirs=config_dirs,
         own_paths=(request.folder, *_store_paths(options.mlflow, request.working_dir)),
     )
@@ -88,12 +93,37 @@ def pin_code(
         task=_task.describe(task_function, script, source.root),
         identity=identity(options.user),
         host=engine.host(),
+        pushed=_source.is_pushed(source),
+        patch=_source.patch(source),
     )
     check_volumes(request.jobs, engine)
-    log.info("Commit %s of %s", source.commit[:12], source.root)
+    _tell(code)
+    return code
+
+
+def _tell(code: Code) -> None:
+    """Say which code runs, and what somebody else would lack to run it again."""
+    source = code.source
+    if source.parent is None:
+        log.info("Commit %s of %s", source.commit[:12], source.root)
+    else:
+        log.info(
+            "Snapshot %s of the uncommitted changes on %s of %s: %d file%s",
+            source.commit[:12],
+            source.parent[:12],
+            source.root,
+            len(source.changed),
+            "" if len(source.changed) == 1 else "s",
+        )
     if source.left_out:
         log.warning("Running without uncommitted changes: %s", ", ".join(source.left_out))
-    return code
+    if code.pushed is False:
+        log.warning(
+            "Commit %s is on no branch of a remote, as far as the last fetch knows: only this "
+            "machine can repeat the sweep. To share it: %s",
+            source.base[:12],
+            _source.push_command(source),
+        )
 
 
 def make_ready(request: Request, code: Code, engine: Engine) -> Ready:

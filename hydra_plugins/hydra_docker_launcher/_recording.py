@@ -56,6 +56,9 @@ class Record:
             "source": {
                 "root": str(self.code.source.root),
                 "commit": self.code.source.commit,
+                "parent": self.code.source.parent,
+                "dirty": self.code.source.dirty,
+                "pushed": self.code.pushed,
                 "branch": self.code.source.branch,
                 "remote": self.code.source.remote_url,
                 "left_out": list(self.code.source.left_out),
@@ -90,10 +93,13 @@ class Record:
             "mlflow.source.name": self.code.entry,
             "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": self.code.source.commit,
+            "mlflow.source.git.dirty": _flag(self.code.source.dirty),
             "mlflow.source.git.branch": self.code.source.branch,
             "mlflow.source.git.repoURL": self.code.source.remote_url,
             "mlflow.docker.image.uri": self.ready.image.digest or self.ready.image.reference,
             "mlflow.docker.image.id": self.ready.image.id,
+            f"{LABEL_PREFIX}parent_commit": self.code.source.parent,
+            f"{LABEL_PREFIX}pushed": _flag(self.code.pushed),
             f"{LABEL_PREFIX}sweep": self.sweep,
             f"{LABEL_PREFIX}folder": str(self.folder),
             f"{LABEL_PREFIX}host": self.code.host.name,
@@ -101,6 +107,12 @@ class Record:
             **dict(self.options.mlflow.tags),
         }
         return {name: value for name, value in tags.items() if value is not None}
+
+    def artifacts(self) -> dict[str, str | bytes]:
+        """Return the files of every run of the sweep."""
+        patch = {} if self.code.patch is None else {_job_record.PATCH: self.code.patch}
+        packages = "".join(f"{package}\n" for package in self.ready.facts.packages)
+        return {_job_record.PACKAGES: packages, **patch}
 
 
 class SweepRecorder:
@@ -129,7 +141,7 @@ class SweepRecorder:
                 experiment=mlflow.experiment_name or self._record.job_name,
                 name=mlflow.run_name or self._record.folder.name,
                 tags=self._record.tags(),
-                artifacts={_job_record.PACKAGES: self._packages()},
+                artifacts=self._record.artifacts(),
             )
         )
 
@@ -289,7 +301,7 @@ class SweepRecorder:
             artifacts={
                 _job_record.CONFIG: job.yaml,
                 "overrides.yaml": job.overrides_yaml,
-                _job_record.PACKAGES: self._packages(),
+                **self._record.artifacts(),
                 _job_record.CONTENT: content,
                 _job_record.RECORD: _job_record.to_json(
                     job, spec, self._record.code, self._record.ready
@@ -298,9 +310,6 @@ class SweepRecorder:
             },
             datasets=tuple(filter(None, (item.as_dataset() for item in data))),
         )
-
-    def _packages(self) -> str:
-        return "".join(f"{package}\n" for package in self._record.ready.facts.packages)
 
     def _reachable(self, url: str, network_mode: str) -> str:
         with self._lock:
@@ -329,6 +338,10 @@ def _limits(spec: ContainerSpec) -> dict[str, str]:
         "pids_limit": str(limits.pids),
         "gpus": ",".join(spec.gpus.ids) or ("all" if spec.gpus.all else str(spec.gpus.count)),
     }
+
+
+def _flag(value: bool | None) -> str | None:
+    return None if value is None else str(value).lower()
 
 
 def _metrics(outcome: Outcome) -> dict[str, float]:

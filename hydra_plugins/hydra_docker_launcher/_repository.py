@@ -6,9 +6,10 @@ import os
 import posixpath
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ._errors import SourceError
@@ -42,6 +43,7 @@ _MISLEADING = (
     "GIT_WORK_TREE",
 )
 _ENVIRONMENT_LOCK = threading.RLock()
+_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 _CONFIGURATION = (
     "core.fsmonitor=false",  # monitors and hooks would write into the repository
@@ -103,7 +105,7 @@ class Entry(NamedTuple):
 
 
 class Repository:
-    """One repository, and git commands that never write to it.
+    """One repository, and git commands that leave its files, index, branches and hooks alone.
 
     ``git_dir`` is for a repository without a working tree, as submodules have in .git/modules.
     """
@@ -139,20 +141,24 @@ class Repository:
         index: Path | None = None,
         work_tree: Path | None = None,
         paths: Iterable[str] = (),
-        stdin: str = "",
+        stdin: bytes = b"",
+        settings: tuple[str, ...] = (),
+        variables: Mapping[str, str] = _NO_VARIABLES,
     ) -> Answer:
-        """Run a command, with another index or working tree; its stdin is text, or ``paths``.
+        """Run a command, with another index or working tree, with ``paths`` or ``stdin`` to read.
 
+        ``settings`` are ``name=value`` of git's configuration, ``variables`` of its environment.
         A command that fails raises with what git says, unless it ``may_fail``.
         """
-        with tempfile.TemporaryFile() as content:
-            content.write(stdin.encode() + b"".join(os.fsencode(path) + b"\0" for path in paths))
-            content.seek(0)
+        own_index = {} if index is None else {"GIT_INDEX_FILE": str(index)}
+        with tempfile.TemporaryFile() as file:
+            file.write(b"".join(os.fsencode(path) + b"\0" for path in paths) or stdin)
+            file.seek(0)
             try:
-                status, out, err = getattr(self._git(work_tree=work_tree), command)(
+                status, out, err = getattr(self._git(work_tree=work_tree, c=settings), command)(
                     *arguments,
-                    istream=content,
-                    env={} if index is None else {"GIT_INDEX_FILE": str(index)},
+                    istream=file,
+                    env={**variables, **own_index},
                     with_exceptions=False,
                     with_extended_output=True,
                     strip_newline_in_stdout=False,
@@ -163,6 +169,16 @@ class Repository:
             raise SourceError(f"`git {command}` failed in {self.root}:\n{err}")
         return Answer(status, out, err)
 
+    def path(self, name: str) -> Path:
+        """Return where git keeps a file such as ``index`` (a worktree has its own)."""
+        return Path(self.root, self.run("rev-parse", "--git-path", name).line)
+
+    def has(self, commit: str) -> bool:
+        return self.run("cat-file", "-e", f"{commit}^{{commit}}", may_fail=True).status == 0
+
+    def tree_of(self, commit: str) -> str:
+        return self.run("rev-parse", "--verify", f"{commit}^{{tree}}").line
+
     def entries(self, commit: str, folder: str) -> list[Entry]:
         """Return all files, links and submodules below a folder of a commit."""
         below = (f"{folder}/",) if folder else ()
@@ -171,8 +187,7 @@ class Repository:
     def entry(self, commit: str, path: str) -> Entry | None:
         """Return what a commit has at ``path``, None where it has nothing there."""
         if not path:
-            tree = self.run("rev-parse", "--verify", f"{commit}^{{tree}}").line
-            return Entry("040000", "tree", tree, "")
+            return Entry("040000", "tree", self.tree_of(commit), "")
         return next(iter(self._tree(commit, path)), None)
 
     def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
@@ -182,7 +197,7 @@ class Repository:
         if not wanted:
             return contents
         lines = "".join(f"{blob}\n" for blob in wanted)
-        out = os.fsencode(self.run("cat-file", "--batch", stdin=lines).out)
+        out = os.fsencode(self.run("cat-file", "--batch", stdin=lines.encode()).out)
         position = 0
         for blob in wanted:
             end = out.index(b"\n", position)

@@ -1,7 +1,8 @@
 """Source: a git revision becomes a commit and that commit's files.
 
-Nothing here writes to the user's repository: no refreshed index, no hook, no ref. (Where a clone is
-partial, git itself may fetch objects that are missing.)
+Nothing here changes the user's branches, index, stash or files, nor runs a hook. A snapshot or a
+fetched commit adds objects and a hidden ref. (Where a clone is partial, git itself may fetch
+objects that are missing.)
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from ._changes import INSIDE_SUBMODULE, Change, counted, listing, parse, printable
+from . import _remotes, _snapshot
+from ._changes import (
+    INSIDE_SUBMODULE,
+    Change,
+    counted,
+    listing,
+    parse,
+    printable,
+    written_by_runs,
+)
 from ._checkout import check_out
 from ._errors import SourceError
 from ._repository import Repository, own_environment, tree_path
 
 _OBJECT_ID = re.compile(r"[0-9a-f]{40,64}")
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:]*)[^/]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,8 @@ class Source:
     ``root`` is the absolute real path of the repository's top folder, also as jobs see it;
     ``clone`` is where it is on this host, if not there. ``commit`` has 40 hex digits.
     ``left_out`` lists uncommitted changes (paths relative to ``root``) that the sweep runs without
-    (``dirty=ignore``).
+    (``dirty=ignore``). ``commit`` can be a snapshot of uncommitted changes (``dirty=snapshot``):
+    then ``parent`` is the commit that they were made on, and ``changed`` lists their paths.
     """
 
     root: Path
@@ -38,11 +48,23 @@ class Source:
     remote_url: str | None
     left_out: tuple[str, ...] = ()
     clone: Path | None = None
+    parent: str | None = None
+    changed: tuple[str, ...] = ()
 
     @property
     def repository(self) -> Path:
         """The top folder of the repository on this host."""
         return self.clone or self.root
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the code is in no commit of the user's."""
+        return self.parent is not None
+
+    @property
+    def base(self) -> str:
+        """The commit of the user's that the code is, or was made on."""
+        return self.parent or self.commit
 
 
 @own_environment()
@@ -51,13 +73,15 @@ def pin(
     *,
     revision: str,
     dirty: str,
+    snapshot_limit: int,
     config_dirs: tuple[Path, ...],
     own_paths: tuple[Path, ...],
 ) -> Source:
     """Resolve ``revision`` in the repository that contains ``location`` (a script or a folder).
 
-    Uncommitted changes that would change the code raise with ``dirty="error"`` and become
-    ``left_out`` with ``dirty="ignore"``. They are looked for only when ``revision`` is the commit
+    Uncommitted changes that would change the code raise with ``dirty="error"``, become ``left_out``
+    with ``dirty="ignore"``, and a commit on top with ``dirty="snapshot"``, in which untracked files
+    may have ``snapshot_limit`` bytes. They are looked for only when ``revision`` is the commit
     that is checked out: who names another one asks for that one, not for what is being edited.
     """
     repository = Repository.containing(location)
@@ -67,20 +91,92 @@ def pin(
     if checked_out:
         every = _changes(repository)
         changes = counted(every, repository.root, config_dirs=config_dirs, own_paths=own_paths)
-    if changes and dirty != "ignore":
+    if changes and dirty == "error":
         raise SourceError(
             f"{repository.root} has uncommitted changes, and the jobs would run commit "
             f"{commit[:10]} without them:\n{listing(changes)}\n"
-            "Commit or stash them, or run the commit without them (hydra.launcher.dirty=ignore). "
-            "Files that are no code belong in .gitignore."
+            "Commit or stash them, run them as they are (hydra.launcher.dirty=snapshot), or run "
+            "the commit without them (hydra.launcher.dirty=ignore). Files that are no code belong "
+            "in .gitignore."
         )
-    return Source(
+    source = Source(
         root=repository.root,
         commit=commit,
         branch=_branch(repository, revision, checked_out=checked_out),
-        remote_url=_remote_url(repository),
-        left_out=tuple(printable(change.path) for change in changes),
+        remote_url=_remotes.remote_url(repository),
     )
+    if changes and dirty == "snapshot":
+        leave_out = written_by_runs(repository.root, own_paths)
+        made = _snapshot.take(repository, leave_out=leave_out, limit=snapshot_limit)
+        return source if made == commit else _on_top(source, made)
+    return replace(source, left_out=tuple(printable(change.path) for change in changes))
+
+
+def _on_top(source: Source, snapshot: str) -> Source:
+    parent = source.commit
+    paths = _snapshot.changed_paths(Repository(source.repository), parent, snapshot)
+    changed = tuple(printable(path) for path in paths)
+    return replace(source, commit=snapshot, parent=parent, changed=changed)
+
+
+@own_environment()
+def patch(source: Source) -> bytes | None:
+    """Return what `git apply --index` makes a snapshot of its parent with; None of no snapshot."""
+    if source.parent is None:
+        return None
+    return _snapshot.patch(Repository(source.repository), source.parent, source.commit)
+
+
+@own_environment()
+def restore_snapshot(source: Source, text: bytes) -> Source:
+    """Make the snapshot ``source`` in a clone that does not have it, out of its patch.
+
+    ``source`` needs root, commit and parent. Raises where the parent is not here (see ``fetch``),
+    or where something else than the same commit comes out.
+    """
+    repository = Repository(source.repository)
+    if source.parent is None:
+        raise SourceError(f"Commit {source.commit[:10]} is no snapshot: there is nothing to apply.")
+    if not repository.has(source.commit):
+        if not repository.has(source.parent):
+            raise SourceError(
+                f"Commit {source.parent[:10]}, which the snapshot {source.commit[:10]} was made "
+                f"on, is not in {source.root}: fetch it first."
+            )
+        _snapshot.restore(repository, commit=source.commit, parent=source.parent, text=text)
+    return _on_top(replace(source, commit=source.parent), source.commit)
+
+
+@own_environment()
+def remote_branches_with(source: Source, remote: str) -> tuple[str, ...]:
+    """Return the branches of ``remote`` that have the commit, as far as the last fetch knows.
+
+    The remote is not asked. Of its tags nothing is known here. A snapshot is on none.
+    """
+    return _remotes.branches_with(Repository(source.repository), source.commit, remote)
+
+
+@own_environment()
+def is_pushed(source: Source) -> bool | None:
+    """Whether the commit, or a snapshot's parent, is on a branch of a remote; None: no remote."""
+    repository = Repository(source.repository)
+    remotes = repository.run("remote").lines
+    if not remotes:
+        return None
+    return any(_remotes.branches_with(repository, source.base, remote) for remote in remotes)
+
+
+@own_environment()
+def push_command(source: Source) -> str:
+    """Return the command that gives others the commit, or a snapshot's parent."""
+    remote = _remotes.default_remote(Repository(source.repository)) or "origin"
+    return f"git push {remote} {source.branch or f'{source.base[:12]}:refs/heads/<a new branch>'}"
+
+
+@own_environment()
+def fetch(location: Path, commit: str, *, remote: str, branch: str | None = None) -> None:
+    """See that the repository of ``location`` has ``commit``; see ``_remotes.fetch``."""
+    _remotes.fetch(Repository.containing(location), commit, remote=remote, branch=branch)
 
 
 @own_environment()
@@ -132,7 +228,7 @@ def read_text(source: Source, path: PurePath | str) -> str | None:
 @own_environment()
 def read_texts(source: Source, paths: Iterable[PurePath | str]) -> dict[str, str]:
     """Return the texts of many files, as ``read_text`` does; those that the commit has."""
-    repository = Repository(source.root)
+    repository = Repository(source.repository)
     wanted = {tree_path(path) for path in paths}
     regular = {
         entry.path: entry.id
@@ -214,22 +310,6 @@ def _branch(repository: Repository, revision: str, *, checked_out: bool) -> str 
         if full.startswith("refs/heads/"):
             return full.removeprefix("refs/heads/")
     return None
-
-
-def _remote_url(repository: Repository) -> str | None:
-    """Return the URL of ``origin``, or else of the first remote, without password or token."""
-    remotes = repository.run("remote").lines
-    if not remotes:
-        return None
-    name = "origin" if "origin" in remotes else remotes[0]
-    url = repository.run("remote", "get-url", name, may_fail=True).line
-    return _URL_CREDENTIALS.sub(_without_credentials, url) or None
-
-
-def _without_credentials(match: re.Match[str]) -> str:
-    """Drop the user as well, which may be a token, but for ssh, which needs it."""
-    user = f"{match['user']}@" if "ssh" in match["scheme"] else ""
-    return f"{match['scheme']}://{user}"
 
 
 def _changes(repository: Repository) -> Iterator[Change]:

@@ -38,8 +38,8 @@ class SweepRun:
     experiment: str
     name: str
     tags: Mapping[str, str] = field(default_factory=dict)
-    #: File name in the run's artifacts -> text.
-    artifacts: Mapping[str, str] = field(default_factory=dict)
+    #: File name in the run's artifacts -> text, or bytes.
+    artifacts: Mapping[str, str | bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

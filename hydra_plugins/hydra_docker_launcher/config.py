@@ -76,8 +76,14 @@ class DockerLauncherConf:
     commit: str = "HEAD"
 
     # Uncommitted changes. error: refuse to start. ignore: run the commit without them, and say so.
+    # snapshot: run them, as a commit of the working tree (all that .gitignore does not name) that
+    # only a hidden ref leads to: branch, index, stash and files stay as they are.
     # What counts: anything that would change the code. Not config YAML, not output folders.
     dirty: str = "error"
+
+    # The largest untracked file that a snapshot takes: 10m, 1g, or bytes. Larger ones are refused
+    # by name.
+    snapshot_limit: str = "10m"
 
     # How the commit's files get in. copy: into the container's own file system.
     delivery: str = "copy"

@@ -26,7 +26,7 @@ UNKNOWN_OPTIONS = {
     "detach=true": "hydra.launcher.detach is not an option of",
     "redact=[a]": "hydra.launcher.redact is not an option of",
     "remote=origin": "hydra.launcher.remote is not an option of",
-    "dirty=snapshot": "hydra.launcher.dirty=snapshot: valid is: error, ignore",
+    "dirty=snap": "hydra.launcher.dirty=snap: valid is: error, snapshot, ignore",
     "delivery=clone": "hydra.launcher.delivery=clone: valid is: copy",
     "pull_policy=nevr": "hydra.launcher.pull_policy=nevr: valid is: always, missing, never; "
     "did you mean never?",
@@ -177,7 +177,8 @@ class TestRepository:
             f"{repository.commits[-1][:10]} without them:\n"
             "  modified: app.py\n"
             "  untracked: model.py\n"
-            "Commit or stash them, or run the commit without them (hydra.launcher.dirty=ignore). "
+            "Commit or stash them, run them as they are (hydra.launcher.dirty=snapshot), or run "
+            "the commit without them (hydra.launcher.dirty=ignore). "
         )
         finished = repository.sweep("hydra.launcher.dirty=ignore")
         assert finished.status == 0

@@ -33,6 +33,8 @@ ORDER = (
     "_changes",
     "_repository",
     "_checkout",
+    "_snapshot",
+    "_remotes",
     "_source",
     # image: a name or a Dockerfile becomes an image id; what is in the image
     "_image",

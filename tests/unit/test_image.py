@@ -20,6 +20,7 @@ OPTIONS = SweepOptions(
     pull_policy="missing",
     commit="HEAD",
     dirty="error",
+    snapshot_limit=0,
     delivery="copy",
     user="host",
     n_jobs=-1,

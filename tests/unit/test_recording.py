@@ -53,6 +53,7 @@ OPTIONS = SweepOptions(
     pull_policy="missing",
     commit="HEAD",
     dirty="ignore",
+    snapshot_limit=0,
     delivery="copy",
     user="host",
     n_jobs=2,
@@ -65,6 +66,7 @@ SWEEP_TAGS = {
     "mlflow.source.name": "/project/train.py",
     "mlflow.source.type": "LOCAL",
     "mlflow.source.git.commit": "c" * 40,
+    "mlflow.source.git.dirty": "false",
     "mlflow.source.git.branch": "main",
     "mlflow.docker.image.uri": IMAGE.digest,
     "mlflow.docker.image.id": IMAGE.id,
@@ -149,6 +151,9 @@ def test_ledger_head(bench):
         "source": {
             "root": "/project",
             "commit": "c" * 40,
+            "parent": None,
+            "dirty": False,
+            "pushed": None,
             "branch": "main",
             "remote": None,
             "left_out": ["train.py"],
@@ -277,6 +282,34 @@ def test_data(bench):
         CACHE,
     ]
     assert run.datasets == (Dataset("data/raw", RAW.digest, "/project/data/raw", "/data", facts),)
+
+
+def test_snapshot(bench):
+    """A snapshot's runs tell the commit that it stands on, and have the patch that makes it."""
+    source = replace(
+        bench.record.code.source, commit="d" * 40, parent="c" * 40, changed=("train.py",)
+    )
+    patch = b"diff --git \xe9\r\n"
+    code = replace(bench.record.code, source=source, pushed=False, patch=patch)
+    record = replace(bench.record, code=code)
+    bench.recorder = SweepRecorder(
+        record, bench.tracker, Ledger(bench.folder / "sweep.json", record.ledger_head())
+    )
+
+    bench.start()
+
+    expected = {
+        "mlflow.source.git.commit": "d" * 40,
+        "mlflow.source.git.dirty": "true",
+        "hydra.docker.parent_commit": "c" * 40,
+        "hydra.docker.pushed": "false",
+    }
+    for run in (bench.tracker.sweep, bench.tracker.jobs["run-0"]):
+        assert run.tags.items() >= expected.items()
+        assert run.artifacts["changes.patch"] == patch
+    written = bench.ledger["source"]
+    assert (written["commit"], written["parent"]) == ("d" * 40, "c" * 40)
+    assert (written["dirty"], written["pushed"]) == (True, False)
 
 
 def test_files_of_a_job(bench):

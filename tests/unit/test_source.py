@@ -9,6 +9,16 @@ import sys
 from pathlib import Path, PurePosixPath
 
 import pytest
+from git_repository import (
+    COMMIT_TIME,
+    GitRepository,
+    content,
+    everything,
+    exported,
+    init,
+    isolate,
+    pin_at,
+)
 
 from hydra_plugins.hydra_docker_launcher._errors import SourceError
 from hydra_plugins.hydra_docker_launcher._source import (
@@ -17,67 +27,19 @@ from hydra_plugins.hydra_docker_launcher._source import (
     export,
     files,
     folder_id,
-    pin,
     read_text,
     require_file,
 )
 
-COMMIT_TIME = 1_700_000_000
 LFS_POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"
     "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
 )
 
 
-class GitRepository:
-    """A real repository, written by the git command."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def git(self, *arguments: str) -> str:
-        command = ("git", "-c", "protocol.file.allow=always", *arguments)
-        done = subprocess.run(command, cwd=self.root, check=True, capture_output=True)
-        return os.fsdecode(done.stdout).rstrip("\n")
-
-    def write(self, path: str, text: str = "") -> Path:
-        file = self.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        return file
-
-    def commit(self, **texts: str) -> str:
-        """Commit all that is in the folder, and files by keyword, with ``__`` for the dot."""
-        for name, text in texts.items():
-            self.write(name.replace("__", "."), text)
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "--message", "a commit")
-        return self.git("rev-parse", "HEAD")
-
-    def add_submodule(self, other: GitRepository, path: str) -> None:
-        self.git("submodule", "--quiet", "add", str(other.root), path)
-
-
 @pytest.fixture(autouse=True)
 def _only_this_git_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    config = tmp_path / "gitconfig"
-    config.write_text("[init]\n\tdefaultBranch = main\n")
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.org")
-        monkeypatch.setenv(f"GIT_{role}_DATE", f"{COMMIT_TIME} +0100")
-
-
-def init(root: Path) -> GitRepository:
-    root.mkdir(parents=True)
-    repository = GitRepository(root)
-    repository.git("init", "--quiet")
-    return repository
+    isolate(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -86,18 +48,6 @@ def repo(tmp_path: Path) -> GitRepository:
     repository = init(tmp_path / "project")
     repository.commit(train__py="print('hello')\n", model__py="layers = 2\n")
     return repository
-
-
-def pin_at(
-    location: Path,
-    revision: str = "HEAD",
-    dirty: str = "error",
-    config_dirs: tuple[Path, ...] = (),
-    own_paths: tuple[Path, ...] = (),
-) -> Source:
-    return pin(
-        location, revision=revision, dirty=dirty, config_dirs=config_dirs, own_paths=own_paths
-    )
 
 
 def left_out(repository: GitRepository, *config_dirs: Path, own: tuple[Path, ...] = ()) -> set[str]:
@@ -115,23 +65,6 @@ def listed_changes(repository: GitRepository) -> list[str]:
     """The lines of the error for uncommitted changes that name one."""
     lines = error_of(repository.root).splitlines()
     return [line.strip() for line in lines if line.startswith("  ")]
-
-
-def content(folder: Path) -> dict[str, bytes | str]:
-    """Every file below a folder with its bytes, every link with its target."""
-    found: dict[str, bytes | str] = {}
-    for path in folder.rglob("*"):
-        if path.is_symlink():
-            found[str(path.relative_to(folder))] = str(path.readlink())
-        elif path.is_file():
-            found[str(path.relative_to(folder))] = path.read_bytes()
-    return found
-
-
-def exported(source: Source, destination: Path, folder: str = "") -> dict[str, bytes | str]:
-    destination.mkdir()
-    export(source, destination, folder)
-    return content(destination)
 
 
 class TestPin:
@@ -416,8 +349,9 @@ class TestUncommittedChanges:
             "  added: staged.py\n"
             "  renamed: c.py -> z.py\n"
             "  untracked: new.py\n"
-            "Commit or stash them, or run the commit without them (hydra.launcher.dirty=ignore). "
-            "Files that are no code belong in .gitignore."
+            "Commit or stash them, run them as they are (hydra.launcher.dirty=snapshot), or run "
+            "the commit without them (hydra.launcher.dirty=ignore). Files that are no code belong "
+            "in .gitignore."
         )
         assert left_out(repo) == {"a.py", "b.py", "d.py", "e.py", "staged.py", "z.py", "new.py"}
 
@@ -961,15 +895,6 @@ class TestExportOfSubmodules:
             f"`git submodule update --init --recursive` in {tmp_path / 'clone'}; for a commit that "
             "is not checked out, also `git fetch` in the submodule."
         )
-
-
-def everything(root: Path) -> dict[Path, tuple[int, int, bytes]]:
-    """All files below a folder, .git included: mode, time of change and bytes."""
-    return {
-        path: (path.stat().st_mode, path.stat().st_mtime_ns, path.read_bytes())
-        for path in root.rglob("*")
-        if path.is_file()
-    }
 
 
 class TestRepositoryIsUntouched:

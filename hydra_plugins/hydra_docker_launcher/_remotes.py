@@ -1,0 +1,111 @@
+"""Remotes: where else a commit can be had from, and how it gets here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ._errors import SourceError
+from ._repository import Repository
+
+FETCHED = "refs/hydra-docker/fetched/"
+
+_QUIETLY = (
+    "--quiet",
+    "--no-tags",
+    "--no-prune",
+    "--no-write-fetch-head",
+    "--no-auto-maintenance",
+    "--no-recurse-submodules",
+    "--end-of-options",
+)
+_URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:]*)[^/]*@")
+
+
+def default_remote(repository: Repository) -> str | None:
+    """Return ``origin``, or else the first remote, None where there is none."""
+    remotes = repository.run("remote").lines
+    if not remotes:
+        return None
+    return "origin" if "origin" in remotes else remotes[0]
+
+
+def remote_url(repository: Repository) -> str | None:
+    """Return the URL of the default remote, without password or token."""
+    name = default_remote(repository)
+    if name is None:
+        return None
+    url = repository.run("remote", "get-url", name, may_fail=True).line
+    return without_credentials(url) or None
+
+
+def without_credentials(url: str) -> str:
+    return _URL_CREDENTIALS.sub(_without_credentials, url)
+
+
+def _without_credentials(match: re.Match[str]) -> str:
+    """Drop the user as well, which may be a token, but for ssh, which needs it."""
+    user = f"{match['user']}@" if "ssh" in match["scheme"] else ""
+    return f"{match['scheme']}://{user}"
+
+
+def branches_with(repository: Repository, commit: str, remote: str) -> tuple[str, ...]:
+    """Return the branches of a remote that had the commit when it was last fetched or pushed to."""
+    tracking = tuple(_tracking(repository, remote))
+    if not tracking:
+        return ()
+    patterns = [local.removesuffix("/") for _, local in tracking]
+    ask = ("--contains", commit, "--format=%(refname)%00%(symref)")
+    found = []
+    for line in repository.run("for-each-ref", *ask, *patterns).lines:
+        ref, _, target = line.partition("\0")
+        for there, local in tracking:
+            if ref.startswith(local) and not target:
+                found.append((there + ref.removeprefix(local)).removeprefix("refs/heads/"))
+    return tuple(dict.fromkeys(found))
+
+
+def _tracking(repository: Repository, remote: str) -> Iterator[tuple[str, str]]:
+    """Yield where the refs of a remote are and where they come to here: names up to the ``*``."""
+    ask = ("config", "-z", "--get-all", f"remote.{remote}.fetch")
+    for refspec in repository.run(*ask, may_fail=True).fields:
+        there, _, here = refspec.removeprefix("+").partition(":")
+        # A mirror's refs are the user's own as well: they tell nothing of the remote.
+        if not refspec.startswith("^") and here and not here.startswith("refs/heads/"):
+            yield there.removesuffix("*"), here.removesuffix("*")
+
+
+def fetch(repository: Repository, commit: str, *, remote: str, branch: str | None) -> None:
+    """See that a commit is here: asked for by its id, else by its branch, else by all refs.
+
+    ``remote`` is a name or a URL. No branch, tag or FETCH_HEAD changes; a hidden ref keeps the
+    commit. Raises where the remote cannot be read or does not have it.
+    """
+    if repository.has(commit):
+        return
+    said = ""
+    for refs in _ways_to_ask(repository, commit, remote, branch):
+        answer = repository.run("fetch", *_QUIETLY, remote, *refs, may_fail=True)
+        said = answer.err.strip()
+        if repository.has(commit):
+            repository.run("update-ref", FETCHED + commit, commit)
+            return
+    shallow = repository.run("rev-parse", "--is-shallow-repository").line == "true"
+    hint = " The clone is shallow: `git fetch --unshallow` gets older commits." if shallow else ""
+    raise SourceError(
+        f"Commit {commit} is not in {repository.root}, and {without_credentials(remote)} does not "
+        "give it: it was never pushed there, or that remote cannot be read from here."
+        f"{hint}\n{without_credentials(said)}".rstrip()
+    )
+
+
+def _ways_to_ask(
+    repository: Repository, commit: str, remote: str, branch: str | None
+) -> Iterator[tuple[str, ...]]:
+    yield (commit,)  # which not every server allows
+    if branch is not None:
+        yield (f"refs/heads/{branch}",)
+    ask = ("--quiet", "--refs", "--heads", "--tags", "--end-of-options", remote)
+    every = repository.run("ls-remote", *ask, may_fail=True).lines
+    if every:
+        yield tuple(line.partition("\t")[2] for line in every)

@@ -1,0 +1,373 @@
+"""Snapshot: the working tree as a commit of its own, which only a hidden ref leads to.
+
+The commit follows from its tree and its parent alone (``_commit``): the same content gives the same
+commit, at any time, for any user, in any clone. Its own date therefore says nothing about its age;
+the hidden ref's reflog does: one entry, from when the snapshot was first made.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ._changes import UNTRACKED, printable
+from ._checkout import submodule_repositories
+from ._errors import SourceError
+from ._repository import Repository
+from ._units import show_size
+
+REFS = "refs/hydra-docker/snapshots/"
+
+_AUTHOR = ("hydra-docker-launcher", "snapshot@hydra-docker-launcher.invalid")
+_MESSAGE = (
+    "Uncommitted changes on {parent}\n\n"
+    "The working tree as hydra/launcher=docker found it (hydra.launcher.dirty=snapshot).\n"
+)
+_GITLINK = "160000"
+_SETTINGS = (
+    "core.safecrlf=false",  # a line ending that a checkout would not give back is no error
+    "core.splitIndex=false",  # would be written beside the user's index
+    "core.untrackedCache=false",
+)
+_EXACTLY = ("apply.whitespace=nowarn", "apply.ignoreWhitespace=no")
+
+#: By path (relative to the outermost root) and kind of change: is it for no snapshot?
+Condition = Callable[[str, str], bool]
+
+
+class _Submodule(NamedTuple):
+    path: str
+    tree: _WorkingTree
+
+
+@dataclass(frozen=True, slots=True)
+class _WorkingTree:
+    """What the working tree of a repository has beyond a copy of its index.
+
+    ``place`` is the path from the outermost root, "" or with a slash at its end; the other paths
+    are relative to the repository's own root.
+    """
+
+    repository: Repository
+    place: str
+    head: str
+    index: Path
+    present: tuple[str, ...]
+    untracked: tuple[str, ...]
+    gone: tuple[str, ...]
+    submodules: tuple[_Submodule, ...]
+
+    def everywhere(self) -> Iterator[_WorkingTree]:
+        yield self
+        for submodule in self.submodules:
+            yield from submodule.tree.everywhere()
+
+
+def take(repository: Repository, *, leave_out: Condition, limit: int) -> str:
+    """Commit the working tree, and those of submodules in their own repositories.
+
+    Returns the id; it is that of HEAD where the working tree has nothing beyond it. Raises before
+    anything is written where an untracked file has more than ``limit`` bytes, or is a repository.
+    """
+    with tempfile.TemporaryDirectory(prefix="hydra-docker-") as scratch:
+        tree = _look(repository, "", Path(scratch), leave_out)
+        _refuse_large(tree, limit)
+        _refuse_repositories(tree)
+        _refuse_unfiltered(tree)
+        return _take(tree)
+
+
+def _look(repository: Repository, place: str, scratch: Path, leave_out: Condition) -> _WorkingTree:
+    index = Path(tempfile.mkdtemp(dir=scratch), "index")
+    head = repository.run("rev-parse", "--verify", "HEAD^{commit}").line
+    _copy_index(repository, index)
+    present: list[str] = []
+    gone: list[str] = []
+    submodules: list[_Submodule] = []
+    for path, unmerged in _differing(repository, index).items():
+        if leave_out(place + path, "modified") and not unmerged:
+            continue
+        kind = _kind(repository.root / path)
+        if kind == "repository":
+            inner = Repository(repository.root / path)
+            tree = _look(inner, f"{place}{path}/", scratch, leave_out)
+            submodules.append(_Submodule(path, tree))
+        else:
+            (present if kind == "file" else gone).append(path)
+    others = repository.run("ls-files", "-z", "--others", "--exclude-standard", index=index).fields
+    return _WorkingTree(
+        repository=repository,
+        place=place,
+        head=head,
+        index=index,
+        present=tuple(present),
+        untracked=tuple(path for path in others if not leave_out(place + path, UNTRACKED)),
+        gone=tuple(gone),
+        submodules=tuple(submodules),
+    )
+
+
+def _copy_index(repository: Repository, copy: Path) -> None:
+    """Copy the index with its time, by which git knows which of its entries may be out of date."""
+    try:
+        with repository.path("index").open("rb") as file:
+            written = os.fstat(file.fileno())
+            copy.write_bytes(file.read())
+    except FileNotFoundError:
+        repository.run("read-tree", "HEAD", index=copy)
+        return
+    os.utime(copy, ns=(written.st_atime_ns, written.st_mtime_ns))
+
+
+def _differing(repository: Repository, index: Path) -> dict[str, bool]:
+    """Return tracked paths that may differ from the index, and whether they are in conflict."""
+    compare = ("diff-files", "-z", "--raw", "--no-renames", "--ignore-submodules=none")
+    fields = iter(repository.run(*compare, index=index, settings=_SETTINGS).fields)
+    differing: dict[str, bool] = {}
+    for described in fields:
+        path = next(fields)
+        differing[path] = differing.get(path, False) or described.endswith("U")
+    return differing
+
+
+def _kind(file: Path) -> str:
+    """Say what git can keep of a path: a file (or link), a repository, or nothing."""
+    try:
+        mode = file.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "nothing"
+    if stat.S_ISDIR(mode):
+        return "repository" if (file / ".git").exists() else "nothing"
+    return "file" if stat.S_ISREG(mode) or stat.S_ISLNK(mode) else "nothing"
+
+
+def _refuse_large(tree: _WorkingTree, limit: int) -> None:
+    sizes = {
+        part.place + path: (part.repository.root / path).lstat().st_size
+        for part in tree.everywhere()
+        for path in part.untracked
+        if not path.endswith("/")
+    }
+    large = [f"  {printable(path)} ({show_size(n)})\n" for path, n in sizes.items() if n > limit]
+    if large:
+        raise SourceError(
+            f"{tree.repository.root} has untracked files that are larger than "
+            f"hydra.launcher.snapshot_limit={show_size(limit)}:\n{''.join(large)}"
+            "Files that are no code belong in .gitignore (jobs get data by hydra.launcher.volumes);"
+            " for those that are, raise hydra.launcher.snapshot_limit, or commit them."
+        )
+
+
+def _refuse_repositories(tree: _WorkingTree) -> None:
+    nested = [
+        f"  {printable(part.place + path)}\n"
+        for part in tree.everywhere()
+        for path in part.untracked
+        if path.endswith("/")
+    ]
+    if nested:
+        raise SourceError(
+            f"{tree.repository.root} has git repositories in it that are not part of it, so a "
+            f"snapshot cannot hold their files:\n{''.join(nested)}"
+            "Add them with `git submodule add`, or to .gitignore."
+        )
+
+
+def _refuse_unfiltered(tree: _WorkingTree) -> None:
+    """Raise for files of Git LFS where git-lfs is missing: git would take them as they are."""
+    unfiltered = []
+    for part in tree.everywhere():
+        run, paths = part.repository.run, (*part.present, *part.untracked)
+        if not paths or run("config", "filter.lfs.clean", may_fail=True).status == 0:
+            continue
+        ask = ("check-attr", "-z", "--stdin", "filter")
+        fields = run(*ask, index=part.index, paths=paths).fields
+        named = zip(fields[0::3], fields[2::3], strict=True)
+        unfiltered += [f"  {printable(part.place + path)}\n" for path, it in named if it == "lfs"]
+    if unfiltered:
+        raise SourceError(
+            f"{tree.repository.root} has changed files that belong in Git LFS, and git-lfs is not "
+            f"set up here:\n{''.join(unfiltered)}Install git-lfs, then run `git lfs install`."
+        )
+
+
+def _take(tree: _WorkingTree) -> str:
+    """Write what was found: contents by git itself, so filters and attributes hold."""
+    repository, index = tree.repository, tree.index
+
+    def update(*options: str, paths: tuple[str, ...]) -> None:
+        if paths:
+            arguments = ("-z", *options)
+            repository.run("update-index", *arguments, index=index, paths=paths, settings=_SETTINGS)
+
+    links = tuple(f"{_GITLINK} {_take(inner)} 0\t{path}" for path, inner in tree.submodules)
+    update("--force-remove", "--stdin", paths=tree.gone)
+    update("--index-info", paths=links)
+    everything = ("--add", "--remove", "--replace", "--stdin")
+    update(*everything, paths=(*tree.present, *tree.untracked))
+    written = repository.run("write-tree", index=index, settings=_SETTINGS).line
+    if written == repository.tree_of(tree.head):
+        return tree.head
+    commit = _commit(repository, written, tree.head)
+    _keep(repository, commit)
+    return commit
+
+
+def _commit(repository: Repository, tree: str, parent: str) -> str:
+    """Make the one commit that a snapshot with this tree and parent is. Its date is the parent's.
+
+    Nothing here may ever change: recorded ids would no longer come out.
+    """
+    ask = ("log", "-1", "--no-show-signature", "--format=%ct", parent)
+    date = repository.run(*ask, variables={"GIT_NO_REPLACE_OBJECTS": "1"}).line
+    arguments = ("--no-gpg-sign", tree, "-p", parent)
+    return repository.run(
+        "commit-tree",
+        *arguments,
+        stdin=_MESSAGE.format(parent=parent).encode(),
+        settings=("i18n.commitEncoding=UTF-8",),
+        variables=_signed(f"@{date} +0000"),
+    ).line
+
+
+def _keep(repository: Repository, commit: str) -> None:
+    """Let a hidden ref lead to the commit; who does the same at the same time waits."""
+    arguments = ("--create-reflog", "-m", "made by hydra/launcher=docker", REFS + commit, commit)
+    repository.run(
+        "update-ref",
+        *arguments,
+        settings=("core.filesRefLockTimeout=10000",),
+        variables=_signed(f"@{int(time.time())} +0000"),
+    )
+
+
+def _signed(date: str) -> dict[str, str]:
+    name, address = _AUTHOR
+    return {
+        f"GIT_{role}_{key}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for key, value in (("NAME", name), ("EMAIL", address), ("DATE", date))
+    }
+
+
+# ---- as a patch ----------------------------------------------------------------------------------
+
+
+def changed_paths(repository: Repository, parent: str, commit: str) -> tuple[str, ...]:
+    """Return the paths in which a snapshot differs from its parent, also inside submodules."""
+    differing = _tree_differences(repository, parent, commit)
+    inner = {path: _made_inside(repository, commit, path, new) for path, new in differing.items()}
+    paths: list[str] = []
+    for path, made in inner.items():
+        if made is None:
+            paths.append(path)
+        else:
+            paths += [f"{path}/{below}" for below in changed_paths(*made)]
+    return tuple(paths)
+
+
+def patch(repository: Repository, parent: str, commit: str) -> bytes:
+    """Return what `git apply --index` needs to make the snapshot's tree of its parent's.
+
+    What was uncommitted in a submodule follows in comments (``#|``), which git skips: a line that
+    names the submodule and its commit, then the patch on that.
+    """
+    form = ("-r", "-p", "-U3", "--binary", "--full-index", "--no-color", "--no-renames")
+    plain = ("--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+    submodules = ("--ignore-submodules=none", "--submodule=short")
+    answer = repository.run(
+        "diff-tree",
+        *(*form, *plain, *submodules, parent, commit),
+        settings=("core.quotePath=true", "diff.suppressBlankEmpty=false"),
+        variables={"GIT_DIFF_OPTS": ""},
+    )
+    sections = [os.fsencode(answer.out)]
+    for path, new in _tree_differences(repository, parent, commit).items():
+        made = _made_inside(repository, commit, path, new)
+        if made is not None:
+            named = json.dumps({"submodule": path, "commit": made.parent})
+            lines = io.BytesIO(patch(*made)).readlines()
+            sections.append(f"#|= {named}\n".encode() + b"".join(b"#|" + line for line in lines))
+    return b"".join(sections)
+
+
+def restore(repository: Repository, *, commit: str, parent: str, text: bytes) -> None:
+    """Make a snapshot again out of its parent and its patch. Raises where it is not the same."""
+    own, inside = _sections(text)
+    with tempfile.TemporaryDirectory(prefix="hydra-docker-") as scratch:
+        index = Path(scratch, "index")
+        repository.run("read-tree", parent, index=index)
+        if own.strip():
+            repository.run("apply", "--cached", index=index, stdin=own, settings=_EXACTLY)
+        tree = repository.run("write-tree", index=index, settings=_SETTINGS).line
+    made = _commit(repository, tree, parent)
+    if made != commit:
+        raise SourceError(
+            f"The patch on commit {parent[:10]} does not give the snapshot {commit[:10]} but "
+            f"{made[:10]}: it is not the patch of that snapshot, or was changed since."
+        )
+    for path, base, below in inside:
+        entry = repository.entry(commit, path)
+        candidates = submodule_repositories(repository, commit, path)
+        found = next((candidate for candidate in candidates if candidate.has(base)), None)
+        if entry is None or found is None:
+            raise SourceError(
+                f"Commit {base[:10]} of the submodule {printable(path)} is not here: run `git "
+                f"submodule update --init --recursive` in {repository.root}, at commit "
+                f"{parent[:10]}."
+            )
+        restore(found, commit=entry.id, parent=base, text=below)
+    _keep(repository, commit)
+
+
+class _Made(NamedTuple):
+    """A snapshot in a submodule's repository."""
+
+    repository: Repository
+    parent: str
+    commit: str
+
+
+def _made_inside(repository: Repository, commit: str, path: str, new: str) -> _Made | None:
+    """Return the snapshot that a path has become, None where it is no submodule's."""
+    if not new:
+        return None
+    for candidate in submodule_repositories(repository, commit, path):
+        known = ("rev-parse", "--verify", "--quiet", f"{REFS}{new}")
+        if candidate.run(*known, may_fail=True).status == 0:
+            return _Made(candidate, candidate.run("rev-parse", f"{new}^").line, new)
+    return None
+
+
+def _tree_differences(repository: Repository, parent: str, commit: str) -> dict[str, str]:
+    """Return the paths that differ, with the commit that a submodule's has become (else "")."""
+    compare = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--ignore-submodules=none")
+    fields = iter(repository.run("diff-tree", *compare, parent, commit).fields)
+    differing = {}
+    for described in fields:
+        _, mode, _, new, _ = described.split(" ")
+        differing[next(fields)] = new if mode == _GITLINK else ""
+    return differing
+
+
+def _sections(text: bytes) -> tuple[bytes, list[tuple[str, str, bytes]]]:
+    """Return a patch's own part, and of each submodule its path, commit and patch."""
+    own: list[bytes] = []
+    inside: list[tuple[str, str, list[bytes]]] = []
+    for line in io.BytesIO(text).readlines():  # a lone \r ends none
+        if line.startswith(b"#|= "):
+            named = json.loads(line.removeprefix(b"#|= "))
+            inside.append((named["submodule"], named["commit"], []))
+        elif line.startswith(b"#|") and inside:
+            inside[-1][2].append(line.removeprefix(b"#|"))
+        else:
+            own.append(line)
+    return b"".join(own), [(path, base, b"".join(lines)) for path, base, lines in inside]
