@@ -348,7 +348,7 @@ class TestConversions:
 
     @pytest.mark.parametrize("autocrlf", ["true", "input"])
     def test_autocrlf(self, repo: GitRepository, tmp_path: Path, autocrlf: str) -> None:
-        """core.autocrlf converts as in a commit; a line ending that it does not keep is no error."""
+        """core.autocrlf converts as in a commit; what it does not keep is no error."""
         repo.git("config", "core.autocrlf", autocrlf)
         repo.git("config", "core.safecrlf", "true")
         repo.write("new.py").write_bytes(b"a\r\nb\r\n")
