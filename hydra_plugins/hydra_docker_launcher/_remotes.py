@@ -17,6 +17,7 @@ _QUIETLY = (
     "--no-write-fetch-head",
     "--no-auto-maintenance",
     "--no-recurse-submodules",
+    "--refmap=",  # leaves origin's branches where they are
     "--end-of-options",
 )
 _URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:]*)[^/]*@")
@@ -54,25 +55,34 @@ def branches_with(repository: Repository, commit: str, remote: str) -> tuple[str
     tracking = tuple(_tracking(repository, remote))
     if not tracking:
         return ()
-    patterns = [local.removesuffix("/") for _, local in tracking]
+    folders = [here.partition("*")[0].rpartition("/")[0] for _, here in tracking]
     ask = ("--contains", commit, "--format=%(refname)%00%(symref)")
     found = []
-    for line in repository.run("for-each-ref", *ask, *patterns).lines:
+    for line in repository.run("for-each-ref", *ask, *folders).lines:
         ref, _, target = line.partition("\0")
-        for there, local in tracking:
-            if ref.startswith(local) and not target:
-                found.append((there + ref.removeprefix(local)).removeprefix("refs/heads/"))
+        names = (_name_there(ref, there, here) for there, here in tracking if not target)
+        found += [name.removeprefix("refs/heads/") for name in names if name is not None]
     return tuple(dict.fromkeys(found))
 
 
 def _tracking(repository: Repository, remote: str) -> Iterator[tuple[str, str]]:
-    """Yield where the refs of a remote are and where they come to here: names up to the ``*``."""
+    """Yield where refs of a remote are, and where they come to here (``refs/remotes/origin/*``)."""
     ask = ("config", "-z", "--get-all", f"remote.{remote}.fetch")
     for refspec in repository.run(*ask, may_fail=True).fields:
         there, _, here = refspec.removeprefix("+").partition(":")
         # A mirror's refs are the user's own as well: they tell nothing of the remote.
         if not refspec.startswith("^") and here and not here.startswith("refs/heads/"):
-            yield there.removesuffix("*"), here.removesuffix("*")
+            yield there, here
+
+
+def _name_there(ref: str, there: str, here: str) -> str | None:
+    """Return the remote's name of what is ``ref`` here, None where a refspec does not say so."""
+    before, star, after = here.partition("*")
+    if not star:
+        return there if ref == here else None
+    if not (ref.startswith(before) and ref.endswith(after)):
+        return None
+    return there.replace("*", ref.removeprefix(before).removesuffix(after))
 
 
 def fetch(repository: Repository, commit: str, *, remote: str, branch: str | None) -> None:

@@ -238,6 +238,12 @@ def _commit(repository: Repository, tree: str, parent: str) -> str:
     ).line
 
 
+def is_kept(repository: Repository, commit: str) -> bool:
+    """Whether a commit is a snapshot that this repository has, submodules' parts included."""
+    ask = ("rev-parse", "--verify", "--quiet", REFS + commit)
+    return repository.run(*ask, may_fail=True).status == 0
+
+
 def _keep(repository: Repository, commit: str) -> None:
     """Let a hidden ref lead to the commit; who does the same at the same time waits."""
     arguments = ("--create-reflog", "-m", "made by hydra/launcher=docker", REFS + commit, commit)
@@ -341,8 +347,7 @@ def _made_inside(repository: Repository, commit: str, path: str, new: str) -> _M
     if not new:
         return None
     for candidate in submodule_repositories(repository, commit, path):
-        known = ("rev-parse", "--verify", "--quiet", f"{REFS}{new}")
-        if candidate.run(*known, may_fail=True).status == 0:
+        if is_kept(candidate, new):
             return _Made(candidate, candidate.run("rev-parse", f"{new}^").line, new)
     return None
 

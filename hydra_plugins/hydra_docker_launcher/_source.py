@@ -47,9 +47,9 @@ class Source:
     branch: str | None
     remote_url: str | None
     left_out: tuple[str, ...] = ()
+    clone: Path | None = None
     parent: str | None = None
     changed: tuple[str, ...] = ()
-    clone: Path | None = None
 
     @property
     def repository(self) -> Path:
@@ -73,9 +73,9 @@ def pin(
     *,
     revision: str,
     dirty: str,
-    snapshot_limit: int,
     config_dirs: tuple[Path, ...],
     own_paths: tuple[Path, ...],
+    snapshot_limit: int = 0,
 ) -> Source:
     """Resolve ``revision`` in the repository that contains ``location`` (a script or a folder).
 
@@ -137,7 +137,7 @@ def restore_snapshot(source: Source, text: bytes) -> Source:
     repository = Repository(source.repository)
     if source.parent is None:
         raise SourceError(f"Commit {source.commit[:10]} is no snapshot: there is nothing to apply.")
-    if not repository.has(source.commit):
+    if not _snapshot.is_kept(repository, source.commit):
         if not repository.has(source.parent):
             raise SourceError(
                 f"Commit {source.parent[:10]}, which the snapshot {source.commit[:10]} was made "
@@ -187,6 +187,11 @@ def require_file(source: Source, path: Path) -> None:
         raise SourceError(f"{path} is not in the repository {source.root}: no commit of it has it.")
     below = tree_path(real.relative_to(source.root))
     entry = Repository(source.repository).entry(source.commit, below)
+    if (entry is None or entry.type != "blob") and source.dirty:
+        raise SourceError(
+            f"{path} is not in the snapshot {source.commit[:10]} of the working tree: it is in "
+            ".gitignore, or in a folder of outputs."
+        )
     if entry is None or entry.type != "blob":
         raise SourceError(
             f"{path} is not in commit {source.commit[:10]}: it is untracked, or newer than the "

@@ -168,7 +168,7 @@ class Repository:
         """Return the containers, running or not, that sweeps in this repository have left."""
         return [
             container
-            for commit in dict.fromkeys(self.commits)
+            for commit in self._every_commit()
             for container in self.api.containers(
                 all=True, filters={"label": f"{LABEL}.commit={commit}"}
             )
@@ -181,9 +181,14 @@ class Repository:
     def _labelled(self) -> list[dict[str, Any]]:
         return [
             image
-            for commit in dict.fromkeys(self.commits)
+            for commit in self._every_commit()
             for image in self.api.images(filters={"label": f"{LABEL}.commit={commit}"})
         ]
+
+    def _every_commit(self) -> list[str]:
+        """Return the commits that were made here, by the test and as snapshots."""
+        hidden = self.git("for-each-ref", "--format=%(objectname)", "refs/hydra-docker")
+        return list(dict.fromkeys([*self.commits, *hidden.splitlines()]))
 
     def clean_up(self) -> None:
         """Remove from the engine what was to be kept."""
