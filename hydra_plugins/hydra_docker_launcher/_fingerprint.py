@@ -103,7 +103,7 @@ def fingerprint(
     """
     total = _Sum(root, tell, content)
     if root.is_dir():
-        for name, entry in _walk(root, leave_out, total):
+        for name, entry in _walk(root, leave_out, total.cannot_read):
             try:
                 total.add(name, entry.path, entry.stat(follow_symlinks=False))
             except FileNotFoundError:
@@ -120,8 +120,19 @@ def fingerprint(
     )
 
 
+def outward_links(place: Path, root: Path) -> int:
+    """Return how many links at or below ``place`` lead out of the folder ``root``."""
+    if place.is_symlink() or not place.is_dir():
+        return int(not Path(os.path.realpath(place)).is_relative_to(root))
+    return sum(
+        not Path(os.path.realpath(entry.path)).is_relative_to(root)
+        for _, entry in _walk(place, lambda _: False, lambda _: None)
+        if entry.is_symlink()
+    )
+
+
 def _walk(
-    root: Path, leave_out: Callable[[str], bool], total: _Sum
+    root: Path, leave_out: Callable[[str], bool], cannot_read: Callable[[str], None]
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield name and entry of everything below ``root`` but folders, always in the same order."""
     waiting = [("", str(root))]
@@ -133,7 +144,7 @@ def _walk(
         except FileNotFoundError:
             continue
         except OSError:
-            total.cannot_read(prefix)
+            cannot_read(prefix)
             continue
         inner = []
         for entry in entries:
