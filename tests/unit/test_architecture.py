@@ -176,7 +176,7 @@ def test_what_any_hydra_app_imports(tmp_path):
     own, packages = json.loads(run_python("-c", PROBE, cwd=tmp_path))
 
     assert own == ["config", "docker_launcher"]
-    assert {"docker", "git", "mlflow", "cloudpickle", "requests"}.isdisjoint(packages)
+    assert {"docker", "dvc", "git", "mlflow", "cloudpickle", "requests"}.isdisjoint(packages)
 
 
 def test_help_of_an_app(tmp_path):
