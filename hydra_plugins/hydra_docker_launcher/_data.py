@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import _dvc, _dvc_files, _source
+from ._content import remembered
 from ._dvc_files import Tracked
 from ._errors import DataError
 from ._fingerprint import Fingerprint, fingerprint, outward_links
@@ -229,8 +231,11 @@ class DataBook:
         def tell(files: int, size: int) -> None:
             log.info("Looking at %s: %s files, %s so far", path, f"{files:,}", show_size(size))
 
-        content = wish.identity == "content"
-        taken = fingerprint(path, content=content, leave_out=of_no_account, tell=tell)
+        with ExitStack() as stack:
+            content = None
+            if wish.identity == "content":
+                content = stack.enter_context(remembered(_memory()))
+            taken = fingerprint(path, content=content, leave_out=of_no_account, tell=tell)
         note = _remarks(taken, self._name(path))
         if note:
             log.warning("%s", note)
@@ -241,7 +246,7 @@ class DataBook:
             kind=wish.identity,
             state=RECORDED,
             digest=f"sha256:{taken.digest}",
-            shape=None if content else f"sha256:{taken.shape}",
+            shape=None if content is not None else f"sha256:{taken.shape}",
             files=taken.files,
             bytes=taken.bytes,
             note=note,
@@ -355,6 +360,11 @@ def _unidentified(wish: _Wish, why: str) -> DataIdentity:
     return DataIdentity(
         volume.source, volume.source, volume.target, "none", NOT_IDENTIFIED, note=why
     )
+
+
+def _memory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hydra-docker-launcher" / "hashes.db"
 
 
 def _place(tracked: Tracked) -> Path:

@@ -46,6 +46,7 @@ ORDER = (
     # data: what volumes hold, and what the commit says of it
     "_dvc_files",
     "_dvc",
+    "_content",
     "_fingerprint",
     "_data",
     # plan: frozen specifications

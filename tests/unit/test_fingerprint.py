@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from hydra_plugins.hydra_docker_launcher import _fingerprint
+from hydra_plugins.hydra_docker_launcher import _content, _fingerprint
+from hydra_plugins.hydra_docker_launcher._content import Content, remembered
 from hydra_plugins.hydra_docker_launcher._fingerprint import Fingerprint, fingerprint
 
 TIME = 1_700_000_000_000_000_000
@@ -28,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 def taken(root: Path, **options) -> Fingerprint:
     defaults = {
-        "content": False,
+        "content": None,
         "leave_out": lambda path: False,
         "tell": lambda files, size: None,
     }
@@ -47,13 +49,13 @@ def test_of_stat(folder):
 
 def test_of_content(folder):
     """The same content: the same digest, whatever the times."""
-    before = taken(folder, content=True)
+    before = taken(folder, content=Content(None))
     os.utime(folder / "a.csv")
-    assert taken(folder, content=True) == before
+    assert taken(folder, content=Content(None)) == before
     assert before.digest == "ee05c040382f7ba17540f3be4131aa1d44faff9819d20556058ade7eae5e3b5b"
 
 
-@pytest.mark.parametrize("content", [False, True])
+@pytest.mark.parametrize("content", [None, Content(None)])
 def test_changes(folder, content):
     """A file more, another name, another link: each makes another digest."""
     seen = {taken(folder, content=content).digest}
@@ -93,7 +95,7 @@ def test_links_are_not_followed(folder, tmp_path):
 
 def test_one_file(folder):
     """A volume may be a file."""
-    found = taken(folder / "a.csv", content=True)
+    found = taken(folder / "a.csv", content=Content(None))
     assert (found.files, found.bytes) == (1, 4)
 
 
@@ -120,7 +122,7 @@ def test_unreadable(folder, monkeypatch):
 def test_special_file(tmp_path):
     """A pipe is no reason to wait for ever."""
     os.mkfifo(tmp_path / "pipe")
-    assert taken(tmp_path, content=True).files == 1
+    assert taken(tmp_path, content=Content(None)).files == 1
 
 
 def test_progress(folder, monkeypatch):
@@ -129,3 +131,56 @@ def test_progress(folder, monkeypatch):
     told = []
     taken(folder, tell=lambda files, size: told.append((files, size)))
     assert told == [(1, 4), (3, 14)]
+
+
+def test_content_is_read_once(folder, tmp_path, monkeypatch):
+    """A file that nobody has touched since is not read again; one that was just written is."""
+    read = []
+    really = _content._read
+
+    def reading(path):
+        read.append(Path(path).name)
+        return really(path)
+
+    monkeypatch.setattr(_content, "_read", reading)
+    memory = tmp_path / "cache" / "hashes.db"
+
+    def look():
+        read.clear()
+        with remembered(memory) as content:
+            return taken(folder, content=content).digest, read.copy()
+
+    files = ["a.csv", "ü.bin"]
+    first, _ = look()
+    assert look() == (first, files)  # too young to be sure of
+
+    monkeypatch.setattr(_content, "_TOO_YOUNG_NS", -1)
+    assert look() == (first, files)
+    assert look() == (first, [])
+    (folder / "a.csv").write_text("3,4\n")
+    changed, again = look()
+    assert (changed != first, again) == (True, ["a.csv"])
+
+
+def test_memory_that_cannot_be_used(folder, tmp_path, caplog):
+    """The files are read then, and the user is told."""
+    (tmp_path / "hashes.db").write_text("no database, but long enough to look like another file")
+    with remembered(tmp_path / "hashes.db") as content:
+        assert taken(folder, content=content) == taken(folder, content=Content(None))
+    assert caplog.messages == [
+        f"Hashes of data cannot be remembered in {tmp_path}/hashes.db: file is not a database"
+    ]
+
+
+def test_memory_that_is_locked(folder, tmp_path, monkeypatch, caplog):
+    """Another process that holds it is no reason to fail; the user is told once."""
+    monkeypatch.setattr(_content, "_PATIENCE_S", 0.01)
+    memory = tmp_path / "hashes.db"
+    with remembered(memory):
+        pass
+    other = sqlite3.connect(memory)
+    with remembered(memory) as content:
+        other.execute("BEGIN EXCLUSIVE")
+        assert taken(folder, content=content) == taken(folder, content=Content(None))
+    other.close()
+    assert caplog.messages == ["Hashes of data cannot be remembered: database is locked"]
