@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from omegaconf import OmegaConf
 
@@ -21,6 +21,8 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     Show,
 )
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError, TrackingError
+from hydra_plugins.hydra_docker_launcher._option_values import Volume
+from hydra_plugins.hydra_docker_launcher._options import JobOptions, parse
 from hydra_plugins.hydra_docker_launcher._tracking import (
     JobRun,
     JobRunEnd,
@@ -28,6 +30,7 @@ from hydra_plugins.hydra_docker_launcher._tracking import (
     StoreAccess,
     SweepRun,
 )
+from hydra_plugins.hydra_docker_launcher.config import _open_schema
 
 GIB = 1024**3
 HOST = Host(name="box", engine="Fake 1.0", cpus=4, memory=8 * GIB)
@@ -334,3 +337,10 @@ def a_job(output_dir: Path, number: int = 0, **config: Any) -> ComposedJob:
         options={},
         unresolved=(),
     )
+
+
+def volume_options(*volumes: Volume, **options: Any) -> JobOptions:
+    """Return a job's options: the defaults, with volumes and other values."""
+    node = OmegaConf.to_container(_open_schema(), resolve=True)
+    job = parse(cast("dict[str, Any]", node), environ={}, folder=Path("/")).job
+    return replace(job, volumes=volumes, **options)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import _dvc, _dvc_files, _source
+from ._content import remembered
 from ._dvc_files import Tracked
 from ._errors import DataError
-from ._fingerprint import Fingerprint, fingerprint
+from ._fingerprint import Fingerprint, fingerprint, outward_links
 from ._option_values import Volume
 from ._options import JobOptions
 from ._source import Source
@@ -120,14 +122,16 @@ class DataBook:
             yield _unidentified(wish, "a named volume, which only containers can read")
             return
         mounted = Path(volume.source)
-        places = [(item, _place(item)) for item in self._tracked_outputs()]
-        above = [item for item, place in places if mounted.is_relative_to(place)]
-        if above:
-            yield self._tracked_identity(wish, above[-1], mounted)
-            return
-        inside = [(item, place) for item, place in places if place.is_relative_to(mounted)]
+        outputs = self._tracked_outputs()
+        for item in outputs:
+            for place in (_place(item), item.path.resolve()):
+                if mounted.is_relative_to(place):
+                    part = mounted.relative_to(place)
+                    yield self._tracked_identity(wish, item, mounted, part)
+                    return
+        inside = [(item, _place(item)) for item in outputs if _place(item).is_relative_to(mounted)]
         for item, place in inside:
-            yield self._tracked_identity(wish, item, place)
+            yield self._tracked_identity(wish, item, place, Path())
         rest = self._fingerprint(wish, frozenset(str(place) for _, place in inside))
         if not inside or rest.files:
             yield rest
@@ -143,13 +147,19 @@ class DataBook:
                 log.warning("%s", problem)
         return self._tracked
 
-    def _tracked_identity(self, wish: _Wish, tracked: Tracked, place: Path) -> DataIdentity:
-        inner = place.relative_to(_place(tracked))
+    def _tracked_identity(
+        self, wish: _Wish, tracked: Tracked, place: Path, inner: Path
+    ) -> DataIdentity:
+        """Return the identity of ``inner`` in a tracked output, which the host has at ``place``."""
         part = None if inner == Path() else PurePosixPath(inner)
         mounted = Path(wish.volume.source)
         target = PurePosixPath(wish.volume.target, place.relative_to(mounted))
         name = _name(tracked.path if part is None else tracked.path / part, self._source.root)
         state, found, note = self._check(wish, tracked, part, name)
+        outward = outward_links(place, mounted) if wish.check != "off" else 0
+        if outward:
+            note = "; ".join(filter(None, (note, _links_out(name, outward))))
+            log.warning("%s", _links_out(name, outward))
         return DataIdentity(
             name=name,
             source=str(place),
@@ -221,8 +231,11 @@ class DataBook:
         def tell(files: int, size: int) -> None:
             log.info("Looking at %s: %s files, %s so far", path, f"{files:,}", show_size(size))
 
-        content = wish.identity == "content"
-        taken = fingerprint(path, content=content, leave_out=of_no_account, tell=tell)
+        with ExitStack() as stack:
+            content = None
+            if wish.identity == "content":
+                content = stack.enter_context(remembered(_memory()))
+            taken = fingerprint(path, content=content, leave_out=of_no_account, tell=tell)
         note = _remarks(taken, self._name(path))
         if note:
             log.warning("%s", note)
@@ -233,7 +246,7 @@ class DataBook:
             kind=wish.identity,
             state=RECORDED,
             digest=f"sha256:{taken.digest}",
-            shape=None if content else f"sha256:{taken.shape}",
+            shape=None if content is not None else f"sha256:{taken.shape}",
             files=taken.files,
             bytes=taken.bytes,
             note=note,
@@ -331,11 +344,15 @@ def _remarks(taken: Fingerprint, name: str) -> str | None:
     if taken.unreadable:
         remarks.append(f"not all of {name} can be read: {', '.join(taken.unreadable)}")
     if taken.outward:
-        remarks.append(
-            f"links lead out of {name} ({taken.outward:,}): what is there is not identified, and a "
-            "container sees it only if it is mounted too"
-        )
+        remarks.append(_links_out(name, taken.outward))
     return "; ".join(remarks) or None
+
+
+def _links_out(name: str, number: int) -> str:
+    return (
+        f"links in {name} lead out of what is mounted ({number:,}): a container sees what is there "
+        "only if that is mounted too"
+    )
 
 
 def _unidentified(wish: _Wish, why: str) -> DataIdentity:
@@ -345,9 +362,17 @@ def _unidentified(wish: _Wish, why: str) -> DataIdentity:
     )
 
 
+def _memory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hydra-docker-launcher" / "hashes.db"
+
+
 def _place(tracked: Tracked) -> Path:
-    """Return where tracked data really is: a volume's source has its links resolved as well."""
-    return Path(os.path.realpath(tracked.path))
+    """Return where tracked data is, links above it resolved as in the source of a volume.
+
+    It may be a link itself: to a large disk, or into DVC's cache.
+    """
+    return tracked.path.parent.resolve() / tracked.path.name
 
 
 def _name(path: Path, root: Path) -> str:

@@ -60,7 +60,11 @@ def tracked(texts: Mapping[str, str], root: Path) -> tuple[tuple[Tracked, ...], 
         if posixpath.basename(file) == "dvc.yaml":
             continue
         try:
-            found += _pinned(texts, file, root)
+            for item in _pinned(texts, file, root):
+                if "${" in str(item.path):
+                    problems.append(f"{file} pins {item.path}, whose working folder is computed")
+                else:
+                    found.append(item)
         except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             problems.append(f"{file} cannot be read as a DVC file: {reason[0]}")
@@ -104,8 +108,6 @@ def _outputs(stage: Mapping[str, Any], folder: str, file: str, root: Path) -> It
         pin = _pin(output)
         if pin is None or "://" in path:
             continue  # nothing is pinned, or something that is on no disk
-        if "${" in folder:
-            raise ValueError(f"its working folder is computed ({folder})")
         kind, digest, listing = pin
         sizes = [entry.get("size") for entry in output.get("files") or ()]
         yield Tracked(

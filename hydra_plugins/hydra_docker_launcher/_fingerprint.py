@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_CHUNK = 1024 * 1024
+from ._content import Content
+
 _TELL_EVERY_S = 10.0
 _NAMED = 10
 
@@ -41,7 +42,7 @@ class Fingerprint:
 class _Sum:
     root: Path
     tell: Tell
-    content: bool
+    content: Content | None
     full: hashlib._Hash = field(default_factory=hashlib.sha256)
     shape: hashlib._Hash = field(default_factory=hashlib.sha256)
     files: int = 0
@@ -58,8 +59,8 @@ class _Sum:
         kind = "file" if stat.S_ISREG(status.st_mode) else "other"
         size = status.st_size if kind == "file" else 0
         last = str(status.st_mtime_ns)
-        if self.content:
-            last = self._read(name, path) if kind == "file" else ""
+        if self.content is not None:
+            last = self._hash(self.content, name, path, status) if kind == "file" else ""
         self._line((kind, name, str(size)), last)
         self.files += 1
         self.bytes += size
@@ -77,16 +78,12 @@ class _Sum:
         self.files += 1
         self.outward += not Path(os.path.realpath(path)).is_relative_to(self.root)
 
-    def _read(self, name: str, path: str) -> str:
-        digest = hashlib.sha256()
+    def _hash(self, content: Content, name: str, path: str, status: os.stat_result) -> str:
         try:
-            with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (a million of them)
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
+            return content.digest(path, status)
         except OSError:
             self.cannot_read(name)
             return ""
-        return digest.hexdigest()
 
     def _line(self, shape: tuple[str, ...], rest: str) -> None:
         line = os.fsencode("\0".join(shape))
@@ -95,15 +92,16 @@ class _Sum:
 
 
 def fingerprint(
-    root: Path, *, content: bool, leave_out: Callable[[str], bool], tell: Tell
+    root: Path, *, content: Content | None, leave_out: Callable[[str], bool], tell: Tell
 ) -> Fingerprint:
     """Return the fingerprint of a folder or file (absolute).
 
-    ``leave_out`` says by absolute path what does not count.
+    Its times count where ``content`` is None. ``leave_out`` says by absolute path what does not
+    count.
     """
     total = _Sum(root, tell, content)
     if root.is_dir():
-        for name, entry in _walk(root, leave_out, total):
+        for name, entry in _walk(root, leave_out, total.cannot_read):
             try:
                 total.add(name, entry.path, entry.stat(follow_symlinks=False))
             except FileNotFoundError:
@@ -120,8 +118,19 @@ def fingerprint(
     )
 
 
+def outward_links(place: Path, root: Path) -> int:
+    """Return how many links at or below ``place`` lead out of the folder ``root``."""
+    if place.is_symlink() or not place.is_dir():
+        return int(not Path(os.path.realpath(place)).is_relative_to(root))
+    return sum(
+        not Path(os.path.realpath(entry.path)).is_relative_to(root)
+        for _, entry in _walk(place, lambda _: False, lambda _: None)
+        if entry.is_symlink()
+    )
+
+
 def _walk(
-    root: Path, leave_out: Callable[[str], bool], total: _Sum
+    root: Path, leave_out: Callable[[str], bool], cannot_read: Callable[[str], None]
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield name and entry of everything below ``root`` but folders, always in the same order."""
     waiting = [("", str(root))]
@@ -133,7 +142,7 @@ def _walk(
         except FileNotFoundError:
             continue
         except OSError:
-            total.cannot_read(prefix)
+            cannot_read(prefix)
             continue
         inner = []
         for entry in entries:

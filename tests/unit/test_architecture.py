@@ -46,6 +46,7 @@ ORDER = (
     # data: what volumes hold, and what the commit says of it
     "_dvc_files",
     "_dvc",
+    "_content",
     "_fingerprint",
     "_data",
     # plan: frozen specifications
@@ -176,7 +177,7 @@ def test_what_any_hydra_app_imports(tmp_path):
     own, packages = json.loads(run_python("-c", PROBE, cwd=tmp_path))
 
     assert own == ["config", "docker_launcher"]
-    assert {"docker", "git", "mlflow", "cloudpickle", "requests"}.isdisjoint(packages)
+    assert {"docker", "dvc", "git", "mlflow", "cloudpickle", "requests"}.isdisjoint(packages)
 
 
 def test_help_of_an_app(tmp_path):

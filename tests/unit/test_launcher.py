@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.hydra_docker_launcher._engine import Image
 from hydra_plugins.hydra_docker_launcher._errors import (
+    DataError,
     ImageError,
     JobError,
     OptionError,
@@ -361,6 +362,61 @@ def test_missing_volume_in_a_later_batch(bench):
     sweep.launch([["lr=1"]], 0)
     with pytest.raises(OptionError, match="the engine has no volume 'data'"):
         sweep.launch([["data=['data:/data']"]], 1)
+
+
+def test_data_of_a_job(bench, tmp_path):
+    """What a volume held is in sweep.json; a later batch brings what it has more."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    bench.configure("data: []\n", volumes="data")
+    sweep = bench.sweep()
+    sweep.launch([[f"data=['{tmp_path}/one:/data']"]], 0)
+    assert [item["source"] for item in bench.ledger["data"]] == [f"{tmp_path}/one"]
+
+    sweep.launch([[f"data=['{tmp_path}/two:/data']"], [f"data=['{tmp_path}/one:/data']"]], 1)
+    assert [(item["source"], item["state"]) for item in bench.ledger["data"]] == [
+        (f"{tmp_path}/one", "recorded"),
+        (f"{tmp_path}/two", "recorded"),
+    ]
+    assert [run.datasets[0].source for run in bench.tracker.jobs.values()] == [
+        f"{tmp_path}/one",
+        f"{tmp_path}/two",
+        f"{tmp_path}/one",
+    ]
+
+
+PINNED = "outs:\n- etag: abc\n  path: raw\n"
+
+
+def test_data_that_is_not_as_pinned(bench):
+    """It is refused before anything is pulled or built, and in a later batch before its jobs."""
+    bench.commit_files({"raw.dvc": PINNED, ".gitignore": "multirun\nraw\n"})
+    (bench.folder / "raw").mkdir()
+    check = "hydra.launcher.data_check=error"
+    with pytest.raises(DataError, match=r"^raw was not compared with what commit"):
+        bench.sweep(check, "hydra.launcher.volumes=['./raw:/data']").launch([["lr=1"]], 0)
+    assert bench.engine.calls == []
+    assert bench.tracker.statuses == []
+
+    bench.configure("data: []\n", volumes="data")
+    sweep = bench.sweep(check)
+    sweep.launch([["lr=1"]], 0)
+    with pytest.raises(DataError):
+        sweep.launch([["data=['./raw:/data']"]], 1)
+    assert bench.requests.count("create") == 1
+    assert bench.tracker.statuses == ["RUNNING", "FINISHED"]
+
+
+def test_dry_run_looks_at_no_data(bench, capsys):
+    """What takes long is not done to print a plan."""
+    bench.commit_files({"raw.dvc": PINNED, ".gitignore": "multirun\nraw\n"})
+    (bench.folder / "raw").mkdir()
+    options = [
+        f"hydra.launcher.{option}"
+        for option in ("dry_run=true", "data_check=error", "volumes=['./raw:/data']")
+    ]
+    assert bench.sweep(*options).launch([["lr=1"]], 0) == []
+    assert f"{bench.folder}/raw" in capsys.readouterr().out
 
 
 def test_uncommitted_changes(bench):

@@ -30,6 +30,21 @@ def test_rows(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
 
 
+def test_note(tmp_path):
+    """What is learnt about the whole sweep later stands in the head."""
+    ledger = Ledger(tmp_path / "sweep.json", {"sweep": "s"})
+
+    ledger.note(data=[1])
+    ledger.update(0, outcome=None)
+
+    assert json.loads((tmp_path / "sweep.json").read_text()) == {
+        "format": 1,
+        "sweep": "s",
+        "data": [1],
+        "jobs": [{"job": 0, "outcome": None}],
+    }
+
+
 def test_many_threads(tmp_path):
     """Every job writes from a thread of its own, and none is lost."""
     ledger = Ledger(tmp_path / "sweep.json", {})

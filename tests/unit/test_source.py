@@ -28,6 +28,7 @@ from hydra_plugins.hydra_docker_launcher._source import (
     files,
     folder_id,
     read_text,
+    read_texts,
     require_file,
 )
 
@@ -658,6 +659,22 @@ class TestTree:
         assert read_text(source, "src/a.py") == "größe\n\n"
         assert read_text(source, "bytes") == "a\N{REPLACEMENT CHARACTER}\r\n\n"
         assert [read_text(source, path) for path in ("link", "src", "missing")] == [None] * 3
+
+    def test_read_texts(self, repo: GitRepository) -> None:
+        """Many files at once; what is no file, or not in the commit, is left out."""
+        (repo.root / "link").symlink_to("train.py")
+        (repo.root / "bytes").write_bytes(b"a\xff\r\n\n")
+        texts = {"src/a b.py": "größe\n\n", "same": "größe\n\n", "empty": "", "ü": "\0\n"}
+        for path, text in texts.items():
+            repo.write(path, text)
+        repo.commit()
+        source = pin_at(repo.root)
+        repo.write("same", "edited\n")
+        assert read_texts(source, ["bytes", "link", "src", "missing", *texts]) == {
+            "bytes": "a\N{REPLACEMENT CHARACTER}\r\n\n",
+            **texts,
+        }
+        assert read_texts(source, []) == {}
 
     @pytest.mark.parametrize("path", ["..", "../other", "src/../../other", "/etc"])
     def test_path_outside(self, repo: GitRepository, path: str) -> None:
