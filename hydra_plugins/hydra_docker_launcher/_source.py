@@ -218,3 +218,69 @@ def _changes(repository: Repository) -> Iterator[Change]:
             yield from (inner.inside(change.path) for inner in _changes(submodule))
         else:
             yield change
+
+
+# ---- remotes ---------------------------------------------------------------------------------
+
+
+@own_environment()
+def remote_url(source: Source, remote: str) -> str:
+    """Return the URL of a remote, by its name or by a URL, as git would use it.
+
+    It may have a password in it. A relative path is made absolute. Raises ``SourceError`` where
+    there is no such remote.
+    """
+    repository = Repository(source.root)
+    names = repository.run("remote").lines
+    if remote not in names and not re.search(r"[/:]", remote):
+        there = f"there are {', '.join(names)}" if names else "the repository has none"
+        raise SourceError(
+            f"hydra.launcher.remote={remote}: {source.root} has no such remote; {there}. Add it "
+            f"(git remote add {remote} URL), or name another remote or a URL."
+        )
+    asked = ("remote", "get-url") if remote in names else ("ls-remote", "--get-url")
+    url = repository.run(*asked, remote).line
+    is_path = "://" not in url and ":" not in url.split("/")[0]
+    return str((source.root / url).resolve()) if is_path else url
+
+
+@own_environment()
+def remote_branches(source: Source, remote: str) -> tuple[str, ...]:
+    """Return the refs of a remote that have the commit, as they are called there.
+
+    They are looked for where the last fetch or push has noted them; where none has it, the remote
+    is asked for its branches and tags. Raises ``SourceError`` where it then does not answer.
+    """
+    repository = Repository(source.root)
+    names = repository.run("remote").lines
+    if remote in names:
+        tracked = f"refs/remotes/{remote}/"
+        has = ("--format=%(refname)", f"--contains={source.commit}", tracked)
+        refs = repository.run("for-each-ref", *has).lines
+        found = [ref.removeprefix(tracked) for ref in refs if ref != f"{tracked}HEAD"]
+        if found:
+            return tuple(f"refs/heads/{name}" for name in found)
+    return tuple(
+        ref
+        for tip, ref in _advertised(repository, remote)
+        if repository.run("merge-base", "--is-ancestor", source.commit, tip, may_fail=True).status
+        == 0
+    )
+
+
+def without_password(url: str) -> str:
+    """Return a URL without what may be a secret: a password, and the user but for ssh."""
+    return _URL_CREDENTIALS.sub(_without_credentials, url)
+
+
+def _advertised(repository: Repository, remote: str) -> Iterator[tuple[str, str]]:
+    """Yield the tips of a remote's branches and tags, and their refs."""
+    answer = repository.run("ls-remote", "--heads", "--tags", remote, may_fail=True)
+    if answer.status != 0:
+        raise SourceError(
+            f"hydra.launcher.remote={remote}: it was asked for its branches, and does not answer:\n"
+            f"{without_password(answer.err)}"
+        )
+    for line in answer.lines:
+        tip, ref = line.split("\t", 1)
+        yield tip, ref.removesuffix("^{}")
