@@ -23,7 +23,13 @@ from hydra_plugins.hydra_docker_launcher._engine import (
 )
 from hydra_plugins.hydra_docker_launcher._errors import DockerLauncherError, TrackingError
 from hydra_plugins.hydra_docker_launcher._ledger import Ledger
-from hydra_plugins.hydra_docker_launcher._options import Build, Gpus, Mlflow, SweepOptions
+from hydra_plugins.hydra_docker_launcher._options import (
+    Build,
+    CloneOptions,
+    Gpus,
+    Mlflow,
+    SweepOptions,
+)
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
 from hydra_plugins.hydra_docker_launcher._paths import JobPaths
 from hydra_plugins.hydra_docker_launcher._pinning import Code, Ready
@@ -52,6 +58,8 @@ OPTIONS = SweepOptions(
     commit="HEAD",
     dirty="ignore",
     delivery="copy",
+    remote="origin",
+    clone=CloneOptions(),
     user="host",
     n_jobs=2,
     fail_fast=False,
