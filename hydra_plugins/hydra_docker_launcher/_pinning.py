@@ -110,9 +110,7 @@ def with_clone(request: Request, code: Code) -> Code:
     options = request.options
     if options.delivery != "clone":
         return code
-    found = _clone.find_clone(
-        code.source, options.remote, options.clone, request.jobs, os.environ
-    )
+    found = _clone.find_clone(code.source, options.remote, options.clone, request.jobs, os.environ)
     return replace(code, clone=found)
 
 
@@ -177,8 +175,6 @@ def _ready_to_clone(
             relay.close()
         raise
     return Ready(image, facts, delivered.layer, relay=relay)
-
-
 
 
 def layer_tag(request: Request, code: Code) -> str:

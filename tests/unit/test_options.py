@@ -276,11 +276,16 @@ def test_misspelt_name(tmp_path, name, meant):
 
 
 def test_misspelt_name_in_a_part(tmp_path):
-    """The same for the names below build and mlflow."""
+    """The same for the names below build, clone and mlflow."""
     assert refusal(tmp_path, build={"dockerfil": "x"}) == (
         "hydra.launcher.build.dockerfil is not an option of hydra/launcher=docker. "
         "Did you mean build.dockerfile?\n"
         "Valid are: build.context, build.dockerfile, build.target, build.args, build.network"
+    )
+    assert refusal(tmp_path, clone={"sshkey": "x"}) == (
+        "hydra.launcher.clone.sshkey is not an option of hydra/launcher=docker. "
+        "Did you mean clone.ssh_key?\n"
+        "Valid are: clone.ssh_key, clone.known_hosts, clone.token"
     )
     assert refusal(tmp_path, mlflow={"trackin_uri": "x"}) == (
         "hydra.launcher.mlflow.trackin_uri is not an option of hydra/launcher=docker. "
@@ -353,7 +358,15 @@ A_PATH = "must be an absolute path in the container, not /"
             "pull_policy=allways: valid is: always, missing, never; did you mean always?",
         ),
         ({"dirty": "snapshot"}, "dirty=snapshot: valid is: error, ignore"),
-        ({"delivery": "clone"}, "delivery=clone: valid is: copy"),
+        (
+            {"delivery": "clones"},
+            "delivery=clones: valid is: copy, clone, image; did you mean clone?",
+        ),
+        (
+            {"remote": "--upload-pack=x"},
+            "remote=--upload-pack=x: must be the name of a remote, or a URL",
+        ),
+        ({"remote": None}, "remote=null: must have a value"),
         ({"keep": "fail"}, "keep=fail: valid is: none, failed, all; did you mean failed?"),
         ({"user": "me"}, "user=me: valid is: host, image, uid, uid:gid"),
         ({"user": "hots"}, "user=hots: valid is: host, image, uid, uid:gid; did you mean host?"),
@@ -596,6 +609,8 @@ def test_sweep_wide():
         "commit",
         "dirty",
         "delivery",
+        "remote",
+        "clone",
         "user",
         "n_jobs",
         "fail_fast",
