@@ -366,7 +366,6 @@ A_PATH = "must be an absolute path in the container, not /"
             {"remote": "--upload-pack=x"},
             "remote=--upload-pack=x: must be the name of a remote, or a URL",
         ),
-        ({"remote": None}, "remote=null: must have a value"),
         ({"keep": "fail"}, "keep=fail: valid is: none, failed, all; did you mean failed?"),
         ({"user": "me"}, "user=me: valid is: host, image, uid, uid:gid"),
         ({"user": "hots"}, "user=hots: valid is: host, image, uid, uid:gid; did you mean host?"),

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import hydra
@@ -28,6 +29,9 @@ def main(cfg):
         "commit": commit(),
         "uid": os.getuid(),
     }
+    if cfg.get("wait"):
+        print("waiting", flush=True)
+        time.sleep(60)
     Path(HydraConfig.get().runtime.output_dir, "answers.json").write_text(json.dumps(answers))
 
 
