@@ -103,7 +103,8 @@ class FakeEngine:
     builds: list[BuildRequest] = field(default_factory=list)
     archives: list[bytes] = field(default_factory=list)
     contexts: list[dict[str, bytes]] = field(default_factory=list)
-    layers: list[tuple[str, str, dict[str, str], str]] = field(default_factory=list)
+    layers: list[tuple[str, str, dict[str, str], str | None]] = field(default_factory=list)
+    working_dirs: list[str | None] = field(default_factory=list)
     containers: dict[str, FakeContainer] = field(default_factory=dict)
     most_at_once: int = 0
 
@@ -169,12 +170,22 @@ class FakeEngine:
         return image
 
     def add_layer(
-        self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str], *, fresh: str
+        self,
+        image: str,
+        archive: BinaryIO,
+        tag: str,
+        labels: Mapping[str, str],
+        *,
+        fresh: str | None = None,
+        working_dir: str | None = None,
     ) -> Image:
         self._note("add_layer", tag)
         self.archives.append(archive.read())
         self.layers.append((image, tag, dict(labels), fresh))
-        return Image(f"sha256:{0xABC:064x}", tag)
+        self.working_dirs.append(working_dir)
+        made = Image(f"sha256:{0xABC + len(self.layers) - 1:064x}", tag)
+        self.images[tag] = made
+        return made
 
     def remove_image(self, image: str) -> None:
         self._note("remove_image", image)

@@ -2,47 +2,131 @@
 
 One layer serves all jobs of a sweep. Each container has its own copy of what it changes (the
 engine's copy on write), the image stays what it was, and no container can see the working tree.
+With ``delivery=image`` the commit's files are an image of their own below it, for later sweeps too;
+with ``delivery=clone`` each container gets them by itself (``_cloning.py``).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import logging
 import re
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 from . import _paths, _source
 from ._engine import Engine, Image
+from ._options import LABEL_PREFIX
 from ._plan import owner
 from ._source import Source
+
+log = logging.getLogger("hydra_docker_launcher")
+
+#: On a commit's image: the id of the image that it was made from.
+BASE_LABEL = f"{LABEL_PREFIX}base"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The image that the containers of a sweep run, and what is below its last layer.
+
+    ``baked`` is the image of the commit (``delivery=image``), which stays.
+    """
+
+    layer: Image
+    baked: Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the commit's files go, and whose they are (``uid:gid``; None: root's)."""
+
+    source: Source
+    working_dir: Path
+    user: str | None
 
 
 def deliver(
     engine: Engine,
     image: Image,
-    source: Source,
+    place: Place,
     *,
+    how: str,
     tag: str,
-    user: str | None,
-    working_dir: Path,
-    library: Path | None,
     labels: tuple[tuple[str, str], ...],
-) -> Image:
-    """Return ``image`` with the commit's files at the repository's own path.
+    library: Path | None = None,
+    files: tuple[tuple[str, bytes], ...] = (),
+) -> Delivered:
+    """Return ``image`` with the commit's files at the repository's own path, and with the worker.
 
-    They belong to ``user`` (``uid:gid``; None: to root). ``library`` is a Python package that the
-    worker needs beside Hydra. Raises ``ImageError`` where the image has other files at that path
-    already: the job would see a mixture.
+    ``how`` is the option ``delivery``; with ``clone`` there are empty folders for now. ``library``
+    is a Python package that the worker needs beside Hydra, ``files`` are further files of the
+    launcher's. Raises ``ImageError`` where the image has other files at that path already: the job
+    would see a mixture.
     """
-    with tempfile.TemporaryFile() as file:
+    baked = _bake(engine, image, place, labels) if how == "image" else None
+    with _archive(place) as (file, writer):
+        writer.own_files(library, files)
+        if how == "copy":
+            writer.commit(place.source)
+        elif how == "clone":
+            writer.folders(place.source)
+        if how != "image":
+            writer.launch_folder(place.source, place.working_dir)
+    with file:
+        base, fresh = (image, str(place.source.root)) if baked is None else (baked, None)
+        return Delivered(engine.add_layer(base.id, file, tag, dict(labels), fresh=fresh), baked)
+
+
+def _bake(engine: Engine, image: Image, place: Place, labels: tuple[tuple[str, str], ...]) -> Image:
+    """Return the image of the commit: found by what it is made from, else made."""
+    tag = baked_tag(image, place)
+    found = engine.find_image(tag)
+    if found is not None:
+        log.info("Image %s (%s) has the commit's files already", tag, found.short)
+        return found
+    with _archive(place) as (file, writer):
+        writer.commit(place.source)
+        writer.launch_folder(place.source, place.working_dir)
+    with file:
+        made = engine.add_layer(
+            image.id,
+            file,
+            tag,
+            {**dict(labels), BASE_LABEL: image.id},
+            fresh=str(place.source.root),
+            working_dir=str(place.working_dir),
+        )
+    log.info("Image %s (%s) has the commit's files, and stays", tag, made.short)
+    return made
+
+
+def baked_tag(image: Image, place: Place) -> str:
+    """Return the name of a commit's image: a hash of what it is made from is in it."""
+    source = place.source
+    made_from = (image.id, source.commit, str(source.root), str(place.working_dir), place.user)
+    digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+    return f"hydra-docker/{_repository(source.root.name)}:{source.commit[:12]}-{digest}"
+
+
+@contextmanager
+def _archive(place: Place) -> Iterator[tuple[BinaryIO, _Writer]]:
+    """Give a file and a writer of an archive in it; behind the block, the file can be read."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115  (who asked for it closes it)
+    try:
         with tarfile.open(fileobj=file, mode="w") as archive:
-            writer = _Writer(archive, user, _source.commit_time(source))
-            writer.own_files(library)
-            writer.commit(source)
-            writer.launch_folder(source, working_dir)
+            yield file, _Writer(archive, place.user, _source.commit_time(place.source))
         file.seek(0)
-        return engine.add_layer(image.id, file, tag, dict(labels), fresh=str(source.root))
+    except BaseException:
+        file.close()
+        raise
 
 
 def layer_tag(job: str, commit: str, sweep: str) -> str:
@@ -58,10 +142,12 @@ class _Writer:
         self._owner = owner(user) if user is not None else (0, 0)
         self._time = time
 
-    def own_files(self, library: Path | None) -> None:
+    def own_files(self, library: Path | None, files: tuple[tuple[str, bytes], ...]) -> None:
         worker = Path(__file__).with_name("_worker.py")
         self._own_file(str(_paths.WORKER), worker.read_bytes())
         self._folder(str(_paths.HOME), 0o700)
+        for name, content in files:
+            self._own_file(name, content)
         for path in sorted(library.glob("*.py")) if library is not None else ():
             name = f"{_paths.LIBRARY}/{path.parent.name}/{path.name}"
             self._own_file(name, path.read_bytes())
@@ -71,6 +157,12 @@ class _Writer:
             _source.export(source, Path(folder))
             Path(folder).chmod(0o755)
             self._archive.add(folder, str(source.root).lstrip("/"), filter=self._owned)
+
+    def folders(self, source: Source) -> None:
+        """Make the commit's folders: for what is mounted in them, the engine would make root's."""
+        tracked = {parent for name in _source.files(source) for parent in PurePath(name).parents}
+        for folder in sorted({PurePath(), *tracked}):
+            self._folder(str(source.root / folder), 0o755)
 
     def launch_folder(self, source: Source, working_dir: Path) -> None:
         """Make the launch folder, which may hold no file of the commit, and its parents."""

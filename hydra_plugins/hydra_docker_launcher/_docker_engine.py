@@ -131,14 +131,30 @@ class DockerEngine:
         return image
 
     def add_layer(
-        self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str], *, fresh: str
+        self,
+        image: str,
+        archive: BinaryIO,
+        tag: str,
+        labels: Mapping[str, str],
+        *,
+        fresh: str | None = None,
+        working_dir: str | None = None,
     ) -> Image:
         name, _, version = tag.partition(":")
-        carrier = f"hydra-docker-layer-{version}"
+        # Two sweeps may make the same image at once.
+        carrier = f"hydra-docker-layer-{version}-{secrets.token_hex(4)}"
         with held_back(), _engine_errors("put the commit's files on top of the image", ImageError):
+            config = self._api.inspect_image(image)["Config"]
+            runs = config.get("Cmd") or config.get("Entrypoint")
             try:
-                self._api.create_container(image, command=["-"], name=carrier, labels=dict(labels))
-                if not self._is_fresh(carrier, fresh):
+                self._api.create_container(
+                    image,
+                    command=None if runs else ["-"],  # the engine wants one, and never runs it
+                    name=carrier,
+                    labels=dict(labels),
+                    working_dir=working_dir,
+                )
+                if fresh is not None and not self._is_fresh(carrier, fresh):
                     raise ImageError(
                         f"The image has files at {fresh} already, which would mix with the "
                         "commit's.\nLeave them out of the image (its code comes from the commit), "

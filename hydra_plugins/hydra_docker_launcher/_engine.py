@@ -149,11 +149,19 @@ class Engine(Protocol):
         """
 
     def add_layer(
-        self, image: str, archive: BinaryIO, tag: str, labels: Mapping[str, str], *, fresh: str
+        self,
+        image: str,
+        archive: BinaryIO,
+        tag: str,
+        labels: Mapping[str, str],
+        *,
+        fresh: str | None = None,
+        working_dir: str | None = None,
     ) -> Image:
         """Return a new image: ``image`` with the files of a tar archive on top.
 
-        Raises ``ImageError`` where ``image`` has files at the path ``fresh`` already.
+        It starts in ``working_dir``, None: where ``image`` does. Raises ``ImageError`` where
+        ``image`` has files at the path ``fresh`` already.
         """
 
     def remove_image(self, image: str) -> None:

@@ -129,7 +129,7 @@ class Execution:
             jobs=tuple(option.job for option in batch.options),
         )
         engine = self._make_engine()
-        code = self._pin_code(request, engine)
+        code = _pinning.with_clone(request, self._pin_code(request, engine))
         data = DataBook(code.source)
         pinned = _Pinned(batch.jobs[0].title, request.options, engine, code, data)
         self._plan(pinned, batch)  # refuses limits before anything is pulled or built
@@ -139,6 +139,8 @@ class Execution:
         # Before it is made: Ctrl-C may come in between.
         weakref.finalize(self, engine.remove_image, _pinning.layer_tag(request, code))
         ready = _pinning.make_ready(request, code, engine)
+        if ready.relay is not None:
+            weakref.finalize(self, ready.relay.close)
         return replace(pinned, ready=ready, recorder=self._open_record(request, code, ready))
 
     def _open_record(self, request: Request, code: Code, ready: Ready) -> SweepRecorder:
@@ -171,6 +173,8 @@ class Execution:
             n_jobs=_plan.jobs_at_once(
                 pinned.options.n_jobs, max(option.job.cpus for option in options), code.host
             ),
+            mounts=code.clone.mounts if code.clone else (),
+            secrets=bool(code.clone and code.clone.secrets),
         )
         return [
             RunnableJob(
@@ -199,7 +203,8 @@ def _print(pinned: _Pinned, plans: Sequence[RunnableJob]) -> None:
     code = pinned.code
     image = _image.describe(pinned.options, code.source, code.script)
     print(f"# IMAGE is {image}, with the files of commit {code.source.commit}")
-    print(f"# at {code.source.root}. Nothing has been started.")
+    cloned = f", which each container clones from {code.clone.shown}" if code.clone else ""
+    print(f"# at {code.source.root}{cloned}. Nothing has been started.")
     for plan in plans:
         print(f"\n# {plan.title}\n{_dry_run.docker_run(plan.spec)}")
 

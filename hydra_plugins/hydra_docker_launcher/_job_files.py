@@ -47,7 +47,13 @@ def content(job: ComposedJob, task: Task, restart: str) -> bytes:
     )
 
 
-def write(paths: JobPaths, config: str, job: bytes, user: str | None) -> None:
+def write(
+    paths: JobPaths,
+    config: str,
+    job: bytes,
+    user: str | None,
+    secrets: tuple[tuple[str, bytes], ...] = (),
+) -> None:
     """Write the job's files, for the eyes of the launching user and ``user`` (``uid:gid``) only.
 
     Raises ``DockerLauncherError`` where the output folder cannot be written to.
@@ -58,8 +64,14 @@ def write(paths: JobPaths, config: str, job: bytes, user: str | None) -> None:
         paths.result.unlink(missing_ok=True)
         _private_file(paths.config, config.encode())
         _private_file(paths.job, job)
+        if secrets:
+            paths.secrets.mkdir(mode=0o700, exist_ok=True)
+        for name, content in secrets:
+            _private_file(paths.secrets / name, content)
+        hidden = [paths.secrets / name for name, _ in secrets]
+        hidden += [paths.secrets] if secrets else []
         if user is not None and os.geteuid() == 0 and owner(user) != (0, 0):
-            for path in (paths.output, paths.private, paths.config, paths.job):
+            for path in (paths.output, paths.private, paths.config, paths.job, *hidden):
                 os.chown(path, *owner(user), follow_symlinks=False)
     except OSError as error:
         raise DockerLauncherError(

@@ -207,6 +207,15 @@ def data_check(value: object) -> str:
     return text
 
 
+def readable_file(item: object, folder: Path) -> Path:
+    path = folder / Path(str(item)).expanduser()
+    try:
+        with path.open("rb"):
+            return path.resolve()
+    except OSError as error:
+        raise ValueError(f"cannot read it: {error.strerror or error}") from None
+
+
 def restart(value: object) -> Restart:
     # YAML reads a bare `no` as false, which the schema then makes a string.
     text = "no" if str(value) == "False" else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ from ._errors import OptionError
 from ._option_reader import Reader
 from ._option_values import Gpus, Restart, Ulimit, Volume
 from ._units import cpu_number, duration, size
-from .config import BuildConf, DockerLauncherConf, MlflowConf
+from .config import BuildConf, CloneConf, DockerLauncherConf, MlflowConf
 
 LABEL_PREFIX = "hydra.docker."
 
@@ -28,6 +29,15 @@ class Build:
     target: str | None
     args: tuple[tuple[str, str], ...]
     network: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CloneOptions:
+    """What a clone may show to the remote. Paths are absolute; ``token`` is a variable's name."""
+
+    ssh_key: Path | None = None
+    known_hosts: Path | None = None
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,8 @@ class SweepOptions:
     dirty: str
     snapshot_limit: int
     delivery: str
+    remote: str
+    clone: CloneOptions
     user: str
     n_jobs: int
     fail_fast: bool
@@ -106,6 +118,7 @@ def check_names(node: Mapping[str, Any]) -> None:
     for prefix, part, schema in (
         ("", node, DockerLauncherConf),
         ("build.", node.get("build") or {}, BuildConf),
+        ("clone.", node.get("clone") or {}, CloneConf),
         ("mlflow.", node.get("mlflow") or {}, MlflowConf),
     ):
         if not isinstance(part, Mapping):
@@ -131,7 +144,9 @@ def parse(node: Mapping[str, Any], *, environ: Mapping[str, str], folder: Path) 
     """
     check_names(node)
     reader = Reader(node)
-    return Options(sweep=_sweep_options(reader, environ), job=_job_options(reader, environ, folder))
+    return Options(
+        sweep=_sweep_options(reader, environ, folder), job=_job_options(reader, environ, folder)
+    )
 
 
 def check_same(one: SweepOptions, first: str, other: SweepOptions, job: str) -> None:
@@ -144,7 +159,7 @@ def check_same(one: SweepOptions, first: str, other: SweepOptions, job: str) -> 
             )
 
 
-def _sweep_options(read: Reader, environ: Mapping[str, str]) -> SweepOptions:
+def _sweep_options(read: Reader, environ: Mapping[str, str], folder: Path) -> SweepOptions:
     build = Reader(read.mapping("build"), "build.")
     mlflow = Reader(read.mapping("mlflow"), "mlflow.")
     return SweepOptions(
@@ -160,7 +175,9 @@ def _sweep_options(read: Reader, environ: Mapping[str, str]) -> SweepOptions:
         commit=read.required("commit"),
         dirty=read.choice("dirty", ("error", "snapshot", "ignore")),
         snapshot_limit=read.parsed("snapshot_limit", size),
-        delivery=read.choice("delivery", ("copy",)),
+        delivery=read.choice("delivery", ("copy", "clone", "image")),
+        remote=_remote(read),
+        clone=_clone_options(Reader(read.mapping("clone"), "clone."), environ, folder),
         user=read.parsed("user", values.user),
         n_jobs=read.parsed("n_jobs", values.n_jobs),
         fail_fast=read.flag("fail_fast"),
@@ -174,6 +191,38 @@ def _sweep_options(read: Reader, environ: Mapping[str, str]) -> SweepOptions:
             tags=mlflow.pairs("tags"),
         ),
     )
+
+
+def _remote(read: Reader) -> str:
+    """Return the name or URL. It may have a password in it by mistake: no message shows that."""
+    remote = read.required("remote")
+    if re.match(r"[\w+.-]+://[^/@]*:[^/]*@", remote):
+        reason = "must have no password in it; hydra.launcher.clone.token names one"
+        raise read.wrong("remote", "…", reason)
+    if remote.startswith("-"):
+        raise read.wrong("remote", remote, "must be the name of a remote, or a URL")
+    return remote
+
+
+def _clone_options(read: Reader, environ: Mapping[str, str], folder: Path) -> CloneOptions:
+    return CloneOptions(
+        ssh_key=read.optional("ssh_key", lambda item: values.readable_file(item, folder)),
+        known_hosts=read.optional("known_hosts", lambda item: values.readable_file(item, folder)),
+        token=_token(read, environ),
+    )
+
+
+def _token(read: Reader, environ: Mapping[str, str]) -> str | None:
+    """Return the name of the variable. It may be a token by mistake: no message shows it."""
+    name = read.text("token")
+    if name is not None and not environ.get(name):
+        raise read.wrong(
+            "token",
+            "…",
+            "must be the name of a variable that is set in this host's environment and holds the "
+            "token, for example GITHUB_TOKEN; not the token itself",
+        )
+    return name
 
 
 def _job_options(read: Reader, environ: Mapping[str, str], folder: Path) -> JobOptions:

@@ -98,7 +98,9 @@ def before_restart(state: ContainerState, result: dict[str, Any] | None) -> Cont
     A restart policy has started the container once more since, and the launcher has stopped it.
     """
     result = result or {}
-    code = {"completed": 0, "error": 1}.get(str(result.get("outcome")), result.get("code"))
+    code = {"completed": 0, "error": 1, "not cloned": 1}.get(
+        str(result.get("outcome")), result.get("code")
+    )
     exit_code = code if isinstance(code, int) else state.exit_code
     return replace(state, running=False, exit_code=exit_code, stopped=False, signal=None)
 
@@ -142,6 +144,8 @@ def decide(
         )
     if state.stopped:
         return stopped("somebody stopped its container (docker stop)", code)
+    if result.get("outcome") == "not cloned":
+        return Outcome(End.NOT_STARTED, _text(result.get("cause")), code)
     if result.get("outcome") == "error":
         error = _error(result) or {}
         cause = f"raised {_text(error.get('type'))}: {_text(error.get('message'))}"

@@ -12,6 +12,15 @@ JOB = CONTAINER / "job.pickle"
 WORKER = CONTAINER / "worker.py"
 LIBRARY = CONTAINER / "lib"
 HOME = CONTAINER / "home"
+#: Of a container that clones the commit: what it runs, what it clones, and who it says it is.
+CLONING = CONTAINER / "cloning.py"
+CLONE = CONTAINER / "clone.json"
+GIT_CONFIG = CONTAINER / "git" / ".gitconfig"
+SSH_CONFIG = CONTAINER / "ssh_config"
+SECRETS = CONTAINER / "secrets"
+SSH_KEY = SECRETS / "ssh_key"
+KNOWN_HOSTS = SECRETS / "known_hosts"
+CREDENTIAL = SECRETS / "credential"
 
 LEDGER = "sweep.json"
 #: Folder of the default tracking store, in the launch folder.
@@ -52,6 +61,10 @@ class JobPaths:
     @property
     def job(self) -> Path:
         return self.private / "job.pickle"
+
+    @property
+    def secrets(self) -> Path:
+        return self.private / "secrets"
 
     @property
     def result(self) -> Path:

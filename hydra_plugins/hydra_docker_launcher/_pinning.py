@@ -6,17 +6,20 @@ import getpass
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import _delivery, _image, _plan, _preflight, _source, _task
+from . import _clone, _delivery, _image, _plan, _preflight, _source, _task
+from ._clone import Clone
+from ._delivery import Place
 from ._engine import Engine, Host, Image
 from ._errors import OptionError
 from ._mlflow_store import find_store
 from ._options import JobOptions, Mlflow, SweepOptions
 from ._plan import Identity
 from ._preflight import Facts
+from ._relay import Relay
 from ._source import Source
 from ._task import Task
 
@@ -48,6 +51,7 @@ class Code:
     pushed: bool | None = None
     #: What makes a snapshot of its parent.
     patch: bytes | None = None
+    clone: Clone | None = None
 
     @property
     def entry(self) -> str:
@@ -57,11 +61,16 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The image of a sweep (``image``), what it has, and the one with the commit's files on top."""
+    """The image of a sweep (``image``), what it has, and the one with the commit's files on top.
+
+    ``baked`` is that of the commit, which stays after the sweep; ``relay`` is to be closed then.
+    """
 
     image: Image
     facts: Facts
     layer: Image
+    baked: Image | None = None
+    relay: Relay | None = None
 
 
 def pin_code(
@@ -126,6 +135,15 @@ def _tell(code: Code) -> None:
         )
 
 
+def with_clone(request: Request, code: Code) -> Code:
+    """Return the code with how containers clone it, where that is its delivery."""
+    options = request.options
+    if options.delivery != "clone":
+        return code
+    found = _clone.find_clone(code.source, options.remote, options.clone, request.jobs, os.environ)
+    return replace(code, clone=found)
+
+
 def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
     """Pull or build the image, see what it has, and put the commit's files on top of it."""
     labels = _plan.labels(request.sweep, code.source.commit, code.identity.name)
@@ -143,17 +161,50 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
     for job in request.jobs:
         _preflight.check_user(facts, code.identity.uid, job.cap_add)
         _preflight.check_gpus(facts, job.gpus)
-    layer = _delivery.deliver(
+    if code.clone is not None:
+        return _ready_to_clone(request, code, engine, image, facts, labels)
+    delivered = _delivery.deliver(
         engine,
         image,
-        code.source,
+        Place(code.source, request.working_dir, code.identity.container),
+        how=request.options.delivery,
         tag=layer_tag(request, code),
-        user=code.identity.container,
-        working_dir=request.working_dir,
         library=_library(code, facts),
         labels=labels,
     )
-    return Ready(image, facts, layer)
+    return Ready(image, facts, delivered.layer, delivered.baked)
+
+
+def _ready_to_clone(
+    request: Request,
+    code: Code,
+    engine: Engine,
+    image: Image,
+    facts: Facts,
+    labels: tuple[tuple[str, str], ...],
+) -> Ready:
+    """Give the containers what they need to clone the commit."""
+    if code.clone is None:
+        raise RuntimeError("there is nothing to clone")
+    _preflight.check_git(facts, image, ssh=code.clone.ssh)
+    clone, relay = _clone.reach(code.clone, request.jobs, code.host.gateway)
+    try:
+        delivered = _delivery.deliver(
+            engine,
+            image,
+            # They must be able to write to it, whoever they are.
+            Place(code.source, request.working_dir, f"{facts.uid}:{facts.gid}"),
+            how="clone",
+            tag=layer_tag(request, code),
+            library=_library(code, facts),
+            files=_clone.files(clone, facts.passwd, facts.uid, facts.gid),
+            labels=labels,
+        )
+    except BaseException:
+        if relay is not None:
+            relay.close()
+        raise
+    return Ready(image, facts, delivered.layer, relay=relay)
 
 
 def layer_tag(request: Request, code: Code) -> str:

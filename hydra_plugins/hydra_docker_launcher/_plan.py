@@ -46,6 +46,9 @@ class Ground:
     identity: Identity
     #: How many containers run at once by default (for the share of memory), at least 1.
     n_jobs: int
+    #: What all containers have mounted, and whether each gets its folder of secrets.
+    mounts: tuple[Mount, ...] = ()
+    secrets: bool = False
 
 
 def labels(sweep: str, commit: str, user: str) -> tuple[tuple[str, str], ...]:
@@ -68,7 +71,10 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
         Mount(str(paths.output), str(job.output_dir)),
         Mount(str(paths.config), str(_paths.CONFIG), read_only=True),
         Mount(str(paths.job), str(_paths.JOB), read_only=True),
+        *ground.mounts,
     )
+    if ground.secrets:
+        own += (Mount(str(paths.secrets), str(_paths.SECRETS), read_only=True),)
     named = tuple(
         Mount(volume.source, volume.target, volume.read_only, volume.named)
         for volume in options.volumes

@@ -19,13 +19,14 @@ from ._option_values import Gpus
 MAX_OUTPUT = 4 * 1024 * 1024  # characters
 PYTHONS = ("python3", "python")
 MINIMUM_PYTHON = (3, 9)
-FORMAT = 1  # of the cached files
+FORMAT = 2  # of the cached files
 
 #: Runs in the image, with whatever Python it has.
 QUESTIONS = """
 import json, os, subprocess, sys
 facts = {"python": ".".join(map(str, sys.version_info[:3])), "uid": os.getuid(), "gid": os.getgid(),
-         "hydra": None, "omegaconf": None, "packages": [], "gpus": []}
+         "hydra": None, "omegaconf": None, "packages": [], "gpus": [],
+         "git": None, "ssh": False, "passwd": None}
 try:
     from importlib import metadata
     found = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"]}
@@ -42,13 +43,32 @@ try:
     facts["gpus"] = subprocess.check_output(asked, stderr=subprocess.DEVNULL).decode().split()
 except Exception:
     pass
+try:
+    facts["git"] = subprocess.check_output(["git", "--version"]).decode().split()[2]
+except Exception:
+    pass
+folders = os.environ.get("PATH", "").split(os.pathsep)  # it does not start for an unknown uid
+facts["ssh"] = any(os.access(os.path.join(folder, "ssh"), os.X_OK) for folder in folders)
+try:
+    import pwd
+    pwd.getpwuid(os.getuid())
+except Exception:
+    try:
+        with open("/etc/passwd") as file:
+            facts["passwd"] = file.read()
+    except Exception:
+        facts["passwd"] = ""
 print("\\n@facts@" + json.dumps(facts))
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What an image has: the name of its Python, versions, and the ids of the GPUs it sees."""
+    """What an image has: the name of its Python, versions, and the ids of the GPUs it sees.
+
+    ``git`` is its version, None where there is none. ``passwd`` is the content of /etc/passwd where
+    that has no line for the job's user, else None.
+    """
 
     executable: str
     python: str
@@ -58,6 +78,9 @@ class Facts:
     gid: int
     packages: tuple[str, ...]
     gpus: tuple[str, ...] = ()
+    git: str | None = None
+    ssh: bool = False
+    passwd: str | None = None
 
 
 def inspect_image(
@@ -129,6 +152,17 @@ def check_user(facts: Facts, launching_uid: int, cap_add: tuple[str, ...]) -> No
         )
 
 
+def check_git(facts: Facts, image: Image, *, ssh: bool) -> None:
+    """Raise ``ImageError`` where jobs could not clone in the image."""
+    missing = "git" if facts.git is None else "openssh-client" if ssh and not facts.ssh else None
+    if missing is not None:
+        raise ImageError(
+            f"The image {image.reference} ({image.short}) has no {missing}, which containers need "
+            "to clone the commit (hydra.launcher.delivery=clone).\nInstall it in the image "
+            f"(RUN apt-get install --yes {missing}), or use hydra.launcher.delivery=copy."
+        )
+
+
 def _line(version: str) -> tuple[int, ...]:
     """Return major and minor of a version."""
     numbers = re.match(r"(\d+)\.(\d+)", version)
@@ -197,6 +231,9 @@ def _facts(content: dict[str, object]) -> Facts:
         gid=int(str(content["gid"])),
         packages=tuple(str(item) for item in packages) if isinstance(packages, list) else (),
         gpus=tuple(str(item) for item in gpus) if isinstance(gpus, list) else (),
+        git=None if (git := content.get("git")) is None else str(git),
+        ssh=content.get("ssh") is True,
+        passwd=None if (passwd := content.get("passwd")) is None else str(passwd),
     )
 
 

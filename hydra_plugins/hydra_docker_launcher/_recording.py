@@ -15,7 +15,7 @@ from typing import Any
 
 from . import _compose, _job_files, _job_record, _plan, _results
 from ._data import DataIdentity
-from ._engine import ContainerSpec, ContainerState
+from ._engine import ContainerSpec, ContainerState, Image
 from ._errors import TrackingError
 from ._job import Job
 from ._ledger import Ledger, write_json
@@ -70,6 +70,7 @@ class Record:
                 "python": self.ready.facts.python,
                 "hydra": self.ready.facts.hydra,
             },
+            **({"delivered": _delivered(self.ready.baked)} if self.ready.baked else {}),
             "host": {
                 "name": self.code.host.name,
                 "engine": self.code.host.engine,
@@ -82,6 +83,7 @@ class Record:
                 "pull_policy": options.pull_policy,
                 "dirty": options.dirty,
                 "delivery": options.delivery,
+                **({"remote": self.code.clone.shown} if self.code.clone else {}),
                 "keep": options.keep,
                 "fail_fast": options.fail_fast,
             },
@@ -104,6 +106,7 @@ class Record:
             f"{LABEL_PREFIX}folder": str(self.folder),
             f"{LABEL_PREFIX}host": self.code.host.name,
             f"{LABEL_PREFIX}engine": self.code.host.engine,
+            **self._delivered_tags(),
             **dict(self.options.mlflow.tags),
         }
         return {name: value for name, value in tags.items() if value is not None}
@@ -113,6 +116,20 @@ class Record:
         patch = {} if self.code.patch is None else {_job_record.PATCH: self.code.patch}
         packages = "".join(f"{package}\n" for package in self.ready.facts.packages)
         return {_job_record.PACKAGES: packages, **patch}
+
+    def _delivered_tags(self) -> dict[str, str]:
+        baked = self.ready.baked
+        if baked is None:
+            return {}
+        return {
+            f"{LABEL_PREFIX}delivered.uri": baked.digest or baked.reference,
+            f"{LABEL_PREFIX}delivered.id": baked.id,
+        }
+
+
+def _delivered(baked: Image) -> dict[str, Any]:
+    """Return the image with the commit's files in it: the one to keep, or to hand on."""
+    return {"reference": baked.reference, "id": baked.id, "digest": baked.digest}
 
 
 class SweepRecorder:
@@ -192,8 +209,10 @@ class SweepRecorder:
         user = (
             spec.boundary.user or f"{self._record.ready.facts.uid}:{self._record.ready.facts.gid}"
         )
+        clone = self._record.code.clone
+        secrets = clone.secrets if clone is not None else ()
         content = self._contents.pop(job.number)
-        _job_files.write(job.paths, composed.yaml, content, user)
+        _job_files.write(job.paths, composed.yaml, content, user, secrets)
         run_id = self._tracker.open_job(self._job_run(composed, spec, content))
         self._runs[job.number] = run_id
         access = self._tracker.access()

@@ -1,4 +1,4 @@
-"""A way from containers to a tracking server that listens on the host's loopback address only."""
+"""A way from containers to a server that listens on the host's loopback address only."""
 
 from __future__ import annotations
 
@@ -128,17 +128,28 @@ def reachable_url(url: str, *, network_mode: str, gateway: str | None) -> tuple[
             "store (hydra.launcher.mlflow.tracking_uri), or hydra.launcher.mlflow.enabled=false."
         )
     parts = urlsplit(url)
-    if network_mode == "host" or not _is_this_machine(parts.hostname or ""):
+    host = parts.hostname or ""
+    if network_mode == "host" or not _is_this_machine(host):
         return url, None
-    if gateway is None or not _is_bindable(gateway):
-        return _with_address(parts, DOCKER_HOST_NAME, parts.port), None
     port = parts.port or _PORTS.get(parts.scheme, 80)
+    address, found, relay = reachable_address(host, port, gateway)
+    return _with_address(parts, address, parts.port if relay is None else found), relay
+
+
+def reachable_address(host: str, port: int, gateway: str | None) -> tuple[str, int, Relay | None]:
+    """Return where a container on a bridge reaches ``host`` and ``port``, and the relay for that.
+
+    The caller closes the relay when no container needs it any more.
+    """
+    if not _is_this_machine(host):
+        return host, port, None
+    if gateway is None or not _is_bindable(gateway):
+        return DOCKER_HOST_NAME, port, None
     if _answers(gateway, port):
-        return _with_address(parts, gateway, parts.port), None
+        return gateway, port, None
     # 0.0.0.0 is where a server listens, not where one connects to.
-    host = "localhost" if _is_wildcard(parts.hostname or "") else parts.hostname or "localhost"
-    relay = Relay(gateway, (host, port))
-    return _with_address(parts, gateway, relay.address[1]), relay
+    relay = Relay(gateway, ("localhost" if _is_wildcard(host) else host, port))
+    return *relay.address, relay
 
 
 def _is_this_machine(host: str) -> bool:

@@ -119,3 +119,52 @@ def _ways_to_ask(
     every = repository.run("ls-remote", *ask, may_fail=True).lines
     if every:
         yield tuple(line.partition("\t")[2] for line in every)
+
+
+def address(repository: Repository, remote: str) -> str:
+    """Return the URL of a remote, by its name or by a URL, as git would use it.
+
+    It may have a password in it. A relative path is made absolute. Raises ``SourceError`` where
+    there is no such remote.
+    """
+    names = repository.run("remote").lines
+    if remote not in names and not re.search(r"[/:]", remote):
+        there = f"there are {', '.join(names)}" if names else "the repository has none"
+        raise SourceError(
+            f"hydra.launcher.remote={remote}: {repository.root} has no such remote; {there}. Add "
+            f"it (git remote add {remote} URL), or name another remote or a URL."
+        )
+    asked = ("remote", "get-url") if remote in names else ("ls-remote", "--get-url")
+    url = repository.run(*asked, remote).line
+    is_path = "://" not in url and ":" not in url.split("/")[0]
+    return str((repository.root / url).resolve()) if is_path else url
+
+
+def refs_with(repository: Repository, commit: str, remote: str) -> tuple[str, ...]:
+    """Return the refs of a remote that have a commit, as they are called there.
+
+    They are looked for where the last fetch or push has noted them; where none has it, the remote
+    is asked for its branches and tags. Raises ``SourceError`` where it then does not answer.
+    """
+    if remote in repository.run("remote").lines:
+        found = branches_with(repository, commit, remote)
+        if found:
+            return tuple(f"refs/heads/{name}" for name in found)
+    return tuple(
+        ref
+        for tip, ref in _advertised(repository, remote)
+        if repository.run("merge-base", "--is-ancestor", commit, tip, may_fail=True).status == 0
+    )
+
+
+def _advertised(repository: Repository, remote: str) -> Iterator[tuple[str, str]]:
+    """Yield the tips of a remote's branches and tags, and their refs."""
+    answer = repository.run("ls-remote", "--heads", "--tags", remote, may_fail=True)
+    if answer.status != 0:
+        raise SourceError(
+            f"hydra.launcher.remote={remote}: it was asked for its branches, and does not answer:\n"
+            f"{without_credentials(answer.err)}"
+        )
+    for line in answer.lines:
+        tip, ref = line.split("\t", 1)
+        yield tip, ref.removesuffix("^{}")

@@ -139,6 +139,7 @@ class _Running:
             self._give_up(f"{type(error).__name__}: {error}")
         try:
             _record_end(self._recorder, self.job, self.outcome, self._container, state)
+            self._remove_secrets()
             self._clean_up()
         except Exception as error:  # noqa: BLE001  (the job has ended; the others go on)
             log.warning("%s: cannot clean up: %s", self.job.title, error)
@@ -239,9 +240,16 @@ class _Running:
         kept = self._keep == "all" or (self._keep == "failed" and failed)
         if self._container is not None and not kept:
             self._engine.remove(self._container)
+        if self._container is None or not kept:
             self.job.paths.job.unlink(missing_ok=True)
-        if self._container is None:
-            self.job.paths.job.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                self.job.paths.secrets.rmdir()
+
+    def _remove_secrets(self) -> None:
+        """Remove the files; a container that is kept has the folder mounted still."""
+        folder = self.job.paths.secrets
+        for file in folder.iterdir() if folder.is_dir() else ():
+            file.unlink()
 
 
 def run_jobs(

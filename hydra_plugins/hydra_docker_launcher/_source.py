@@ -326,3 +326,23 @@ def _changes(repository: Repository) -> Iterator[Change]:
             yield from (inner.inside(change.path) for inner in _changes(submodule))
         else:
             yield change
+
+
+# ---- remotes ---------------------------------------------------------------------------------
+
+
+@own_environment()
+def remote_address(source: Source, remote: str) -> str:
+    """Return the URL of a remote, by its name or by a URL; see ``_remotes.address``."""
+    return _remotes.address(Repository(source.repository), remote)
+
+
+@own_environment()
+def remote_refs_with(source: Source, remote: str) -> tuple[str, ...]:
+    """Return the refs of a remote that have the commit; see ``_remotes.refs_with``."""
+    return _remotes.refs_with(Repository(source.repository), source.commit, remote)
+
+
+def without_password(url: str) -> str:
+    """Return a URL without what may be a secret: a password, and the user but for ssh."""
+    return _remotes.without_credentials(url)

@@ -26,6 +26,8 @@ import warnings
 
 JOB = "/hydra/job.pickle"
 LIBRARY = "/hydra/lib"
+CLONE = "/hydra/clone.json"
+CLONING = "/hydra/cloning.py"
 MAX_VALUE = 1_000_000  # characters of a return value as JSON
 MAX_TEXT = 100_000  # characters of a message or a traceback
 MAX_FRAMES = 200
@@ -90,6 +92,8 @@ def main():
         sys.exit(0)
     if os.path.lexists(job.result):
         os.unlink(job.result)  # of an attempt before this one
+    if os.path.exists(CLONE):
+        clone_commit(job)
     sys.argv = list(job.argv)
     sys.path[0:1] = job.path
     if job.function is not None:
@@ -110,6 +114,15 @@ def main():
         message = "the script has ended without calling a function decorated with hydra.main"
         write_error(job, RuntimeError(message))
         sys.exit("error: " + message)
+
+
+def clone_commit(job):
+    cloning = runpy.run_path(CLONING)
+    try:
+        cloning["clone"]()
+    except cloning["CloneError"] as error:
+        write_result(job, {"outcome": "not cloned", "cause": str(error)})
+        sys.exit("error: {}".format(error))
 
 
 def run_target(job):

@@ -36,6 +36,26 @@ class BuildConf:
 
 
 @dataclass
+class CloneConf:
+    """What a container may show to the remote (`delivery: clone`).
+
+    It gets there as files that only the job's user can read, under /hydra/secrets, and these are
+    removed when the job has ended. They are in no variable, no image and no log.
+    """
+
+    # Private key file on this host, without a passphrase, for a remote that is reached by ssh
+    # (a deploy key that may only read is enough).
+    ssh_key: Optional[str] = None
+
+    # File with the keys of known ssh servers. null: ~/.ssh/known_hosts
+    known_hosts: Optional[str] = None
+
+    # Name of the variable of this host's environment that holds a token or password, for a remote
+    # that is reached by https. (A password in the remote's URL in .git/config is used as well.)
+    token: Optional[str] = None
+
+
+@dataclass
 class MlflowConf:
     """What is recorded in MLflow."""
 
@@ -85,8 +105,15 @@ class DockerLauncherConf:
     # by name.
     snapshot_limit: str = "10m"
 
-    # How the commit's files get in. copy: into the container's own file system.
+    # How the commit's files get in. copy: as one layer on top of the image, made for this sweep.
+    # image: as one image per commit with the files in it, which stays and is used again.
+    # clone: each container clones `remote` at the commit; that needs git in the image.
     delivery: str = "copy"
+
+    # For delivery=clone: the name of a remote, or a URL.
+    remote: str = "origin"
+
+    clone: CloneConf = field(default_factory=CloneConf)
 
     # ---- Limits of each container ----------------------------------------------------------------
 
@@ -207,7 +234,7 @@ def _open_schema() -> DictConfig:
     `+hydra.launcher.environment.NAME=value`.
     """
     schema: DictConfig = OmegaConf.structured(DockerLauncherConf)
-    for node in (schema, schema.build, schema.mlflow):
+    for node in (schema, schema.build, schema.clone, schema.mlflow):
         OmegaConf.set_struct(node, False)
     return schema
 

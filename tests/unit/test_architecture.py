@@ -57,6 +57,7 @@ ORDER = (
     "_mlflow_names",
     "_mlflow_store",
     "_relay",
+    "_clone",
     "_pinning",
     # run
     "_capacity",
@@ -86,8 +87,8 @@ ORDER = (
     "_note",
     "_cli",
 )
-#: Files that are no part of the line: the worker runs in containers, on its own.
-ALONE = ("_worker",)
+#: Files that are no part of the line: they run in containers, on their own.
+ALONE = ("_cloning", "_worker")
 FOREIGN = {
     "docker": "_docker_engine",
     "dvc": "_dvc",

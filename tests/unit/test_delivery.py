@@ -10,7 +10,7 @@ import pytest
 from fakes import FakeEngine
 
 from hydra_plugins.hydra_docker_launcher import _worker
-from hydra_plugins.hydra_docker_launcher._delivery import deliver, layer_tag
+from hydra_plugins.hydra_docker_launcher._delivery import Place, deliver, layer_tag
 from hydra_plugins.hydra_docker_launcher._engine import Image
 from hydra_plugins.hydra_docker_launcher._source import Source
 
@@ -29,16 +29,18 @@ def delivered(tmp_path, commit_files):
     (root / "src" / "untracked.py").write_text("not in the commit")
     (root / "src" / "train.py").write_text("edited since")
 
-    def deliver_to(user="1000:100", working_dir=root, library=None):
-        engine = FakeEngine()
+    def deliver_to(
+        user="1000:100", working_dir=root, library=None, how="copy", files=(), engine=None
+    ):
+        engine = engine or FakeEngine()
         image = deliver(
             engine,
             IMAGE,
-            Source(root, commit, "main", None),
+            Place(Source(root, commit, "main", None), working_dir, user),
+            how=how,
             tag=layer_tag("My Train!", commit, "20261122-100000-abcdef"),
-            user=user,
-            working_dir=working_dir,
             library=library,
+            files=files,
             labels=(("a", "b"),),
         )
         entries, contents = {}, {}
@@ -91,7 +93,8 @@ def test_layer(delivered):
 
     ((base, tag, labels, fresh),) = engine.layers
     assert (base, labels, fresh) == (IMAGE.id, {"a": "b"}, str(delivered.root))
-    assert image.reference == tag
+    assert image.layer.reference == tag
+    assert image.baked is None
     assert tag.startswith("my-train:")
     assert tag.endswith("-abcdef")
 
@@ -144,3 +147,52 @@ def test_library(delivered, tmp_path):
 
     found = {name: facts(entry) for name, entry in entries.items() if "/lib/" in name}
     assert found == {"/hydra/lib/cloudpickle/__init__.py": ("f", "0o644", 0, 0)}
+
+
+def test_clone(delivered):
+    """Folders that the container's user can write to, and further files; none of the commit."""
+    root = delivered.root
+
+    engine, image, entries, contents = delivered(
+        how="clone", working_dir=root / "runs", files=(("/hydra/clone.json", b"{}"),)
+    )
+
+    assert {name: facts(entry) for name, entry in entries.items()} == {
+        "/hydra/worker.py": ("f", "0o644", 0, 0),
+        "/hydra/home": ("d", "0o700", 1000, 100),
+        "/hydra/clone.json": ("f", "0o644", 0, 0),
+        f"{root}": ("d", "0o755", 1000, 100),
+        f"{root}/runs": ("d", "0o755", 1000, 100),
+        f"{root}/src": ("d", "0o755", 1000, 100),
+    }
+    assert contents["/hydra/clone.json"] == "{}"
+    assert engine.layers[0][3] == str(root)
+    assert image.baked is None
+
+
+def test_image(delivered):
+    """The commit's files are an image of their own, the worker is a layer on that."""
+    root = delivered.root
+
+    engine, image, entries, _ = delivered(how="image", working_dir=root / "src")
+
+    (base, tag, labels, fresh), (second, layer, _, nothing) = engine.layers
+    assert (base, fresh) == (IMAGE.id, str(root))
+    assert labels == {"a": "b", "hydra.docker.base": IMAGE.id}
+    assert tag.startswith("hydra-docker/project:")
+    assert not [name for name in entries if name.startswith("/hydra")]
+    assert f"{root}/src/train.py" in entries
+    assert engine.working_dirs == [str(root / "src"), None]
+    assert (second, nothing) == (image.baked.id, None)
+    assert layer == image.layer.reference
+    with tarfile.open(fileobj=io.BytesIO(engine.archives[1])) as archive:
+        assert archive.getnames() == ["hydra/worker.py", "hydra/home"]
+
+
+def test_image_is_made_once(delivered):
+    """The same commit, base, user and launch folder: the same image; another user: another one."""
+    engine, first, *_ = delivered(how="image")
+    assert delivered(how="image", engine=engine)[1].baked == first.baked
+    assert len(engine.layers) == 3
+    other = delivered(how="image", engine=engine, user="7:7")[1].baked
+    assert other.reference != first.baked.reference

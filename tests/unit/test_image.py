@@ -10,7 +10,7 @@ from fakes import FakeEngine
 from hydra_plugins.hydra_docker_launcher._engine import BuildRequest, Image
 from hydra_plugins.hydra_docker_launcher._errors import ImageError, OptionError
 from hydra_plugins.hydra_docker_launcher._image import Recipe, describe, find_recipe, get_image
-from hydra_plugins.hydra_docker_launcher._options import Build, Mlflow, SweepOptions
+from hydra_plugins.hydra_docker_launcher._options import Build, CloneOptions, Mlflow, SweepOptions
 from hydra_plugins.hydra_docker_launcher._source import Source
 
 NO_BUILD = Build(None, None, None, (), None)
@@ -22,6 +22,8 @@ OPTIONS = SweepOptions(
     dirty="error",
     snapshot_limit=0,
     delivery="copy",
+    remote="origin",
+    clone=CloneOptions(),
     user="host",
     n_jobs=-1,
     fail_fast=False,

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import tarfile
 import threading
 from dataclasses import dataclass, field
@@ -173,6 +174,59 @@ def test_files_of_the_commit(bench):
         f"{root}/conf/config.yaml",
         f"{root}/train.py",
     }
+
+
+def test_clone(bench, monkeypatch):
+    """Containers get what a clone needs: files in the layer, secrets beside the job."""
+    git = ("git", "-C", str(bench.folder))
+    url = "https://ada@example.org/a.git"
+    subprocess.run((*git, "remote", "add", "origin", url), check=True)
+    subprocess.run((*git, "update-ref", "refs/remotes/origin/main", "HEAD"), check=True)
+    monkeypatch.setenv("REMOTE_TOKEN", "ghp_1")
+    clone = ("hydra.launcher.delivery=clone", "hydra.launcher.clone.token=REMOTE_TOKEN")
+    seen = []
+    create = bench.engine.create
+
+    def look(spec):
+        (secrets,) = [mount for mount in spec.mounts if mount.target == "/hydra/secrets"]
+        seen.append((Path(secrets.source, "credential").read_text(), secrets.read_only))
+        return create(spec)
+
+    bench.engine.create = look
+    with pytest.raises(ImageError, match="has no git, which containers need to clone the commit"):
+        bench.sweep(*clone).launch([["lr=1"]], 0)
+    bench.engine.answer = lambda spec: (0, "\n@facts@" + json.dumps({**FACTS, "git": "2.39.5"}))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(bench.folder.parent / "another cache"))
+    bench.sweep(*clone).launch([["lr=1"]], 0)
+
+    assert seen == [("username=ada\npassword=ghp_1\n", True)]
+    assert not (bench.folder / "multirun/x/0/.docker/secrets").exists()
+    with tarfile.open(fileobj=io.BytesIO(bench.engine.archives[-1])) as archive:
+        names = {f"/{name}" for name in archive.getnames()}
+        assert archive.extractfile("hydra/clone.json").read().count(b"https://example.org/a.git")
+    assert f"{bench.folder}/conf" in names
+    assert f"{bench.folder}/train.py" not in names
+    assert bench.ledger["options"]["remote"] == "https://example.org/a.git"
+    assert all(b"ghp_1" not in archive for archive in bench.engine.archives)
+
+
+def test_image_of_the_commit(bench):
+    """Its name, id and digest are recorded, as what to keep; it stays after the sweep."""
+    sweep = bench.sweep("hydra.launcher.delivery=image")
+    sweep.launch([["lr=1"]], 0)
+    (_, tag, _, _), (_, layer, _, _) = bench.engine.layers
+    found = bench.engine.images[tag]
+    assert bench.ledger["delivered"] == {"reference": tag, "id": found.id, "digest": None}
+    tags = bench.tracker.jobs["run-0"].tags
+    assert tags["hydra.docker.delivered.id"] == found.id
+    assert tags["hydra.docker.delivered.uri"] == tag
+    assert tags["mlflow.docker.image.id"] == IMAGE.id
+
+    del sweep
+    gc.collect()
+    assert [call for call in bench.engine.calls if call[0] == "remove_image"] == [
+        ("remove_image", layer)
+    ]
 
 
 def test_as_the_basic_launcher(bench):

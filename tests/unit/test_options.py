@@ -15,6 +15,7 @@ from hydra_plugins.hydra_docker_launcher import _options, config
 from hydra_plugins.hydra_docker_launcher._errors import OptionError
 from hydra_plugins.hydra_docker_launcher._options import (
     Build,
+    CloneOptions,
     Gpus,
     JobOptions,
     Mlflow,
@@ -31,9 +32,12 @@ from hydra_plugins.hydra_docker_launcher._options import (
 MIB = 1024**2
 ENVIRON = {"TOKEN": "of the host", "SHARED": "too"}
 NAMES = [field.name for field in fields(config.DockerLauncherConf) if field.name != "_target_"]
+NESTED = {"build": config.BuildConf, "clone": config.CloneConf, "mlflow": config.MlflowConf}
 VALID = f"Valid are: {', '.join(NAMES)}"
 
 
+#: A file that can be read.
+KEY = Path(__file__)
 #: Every option but env_file, which becomes environment, with a value that is not its default.
 EVERY: dict[str, Any] = {
     "image": "registry.example:5000/team/train:3",
@@ -48,7 +52,9 @@ EVERY: dict[str, Any] = {
     "commit": "v1.2",
     "dirty": "ignore",
     "snapshot_limit": "1g",
-    "delivery": "copy",
+    "delivery": "clone",
+    "remote": "git@example.org:team/train.git",
+    "clone": {"ssh_key": str(KEY), "known_hosts": str(KEY), "token": "TOKEN"},
     "cpus": 2,
     "mem_limit": "2g",
     "memswap_limit": "3g",
@@ -117,6 +123,8 @@ def test_defaults(tmp_path):
             dirty="error",
             snapshot_limit=10 * MIB,
             delivery="copy",
+            remote="origin",
+            clone=CloneOptions(),
             user="host",
             n_jobs=-1,
             fail_fast=False,
@@ -172,7 +180,9 @@ def test_every_option(tmp_path):
             commit="v1.2",
             dirty="ignore",
             snapshot_limit=1024 * MIB,
-            delivery="copy",
+            delivery="clone",
+            remote="git@example.org:team/train.git",
+            clone=CloneOptions(KEY, KEY, "TOKEN"),
             user="1000:1000",
             n_jobs=3,
             fail_fast=True,
@@ -227,13 +237,12 @@ def test_every_option(tmp_path):
 def changes() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name of every option in the schema, with that option alone set."""
     for name in NAMES:
-        if name in ("build", "mlflow"):
-            kind = {"build": config.BuildConf, "mlflow": config.MlflowConf}[name]
-            for part in (field.name for field in fields(kind)):
+        if name in NESTED:
+            for part in (field.name for field in fields(NESTED[name])):
                 yield f"{name}.{part}", {name: {part: EVERY[name][part]}}
         elif name == "env_file":
             yield name, {name: "one.env"}
-        elif name != "delivery":  # it has one value so far
+        else:
             yield name, {name: EVERY[name]}
 
 
@@ -276,17 +285,44 @@ def test_misspelt_name(tmp_path, name, meant):
 
 
 def test_misspelt_name_in_a_part(tmp_path):
-    """The same for the names below build and mlflow."""
+    """The same for the names below build, clone and mlflow."""
     assert refusal(tmp_path, build={"dockerfil": "x"}) == (
         "hydra.launcher.build.dockerfil is not an option of hydra/launcher=docker. "
         "Did you mean build.dockerfile?\n"
         "Valid are: build.context, build.dockerfile, build.target, build.args, build.network"
+    )
+    assert refusal(tmp_path, clone={"sshkey": "x"}) == (
+        "hydra.launcher.clone.sshkey is not an option of hydra/launcher=docker. "
+        "Did you mean clone.ssh_key?\n"
+        "Valid are: clone.ssh_key, clone.known_hosts, clone.token"
     )
     assert refusal(tmp_path, mlflow={"trackin_uri": "x"}) == (
         "hydra.launcher.mlflow.trackin_uri is not an option of hydra/launcher=docker. "
         "Did you mean mlflow.tracking_uri?\n"
         "Valid are: mlflow.enabled, mlflow.tracking_uri, mlflow.experiment_name, "
         "mlflow.run_name, mlflow.tags"
+    )
+
+
+def test_secrets_that_are_no_names(tmp_path):
+    """Who writes the token itself, or a password into the URL, is told so without showing it."""
+    assert refusal(tmp_path, clone={"token": "ghp_secret"}) == (
+        "hydra.launcher.clone.token=…: must be the name of a variable that is set in this host's "
+        "environment and holds the token, for example GITHUB_TOKEN; not the token itself"
+    )
+    assert refusal(tmp_path, remote="https://ada:ghp_secret@example.org/a.git") == (
+        "hydra.launcher.remote=…: must have no password in it; hydra.launcher.clone.token names one"
+    )
+
+
+@pytest.mark.parametrize("name", ["ssh_key", "known_hosts"])
+def test_files_of_a_clone(tmp_path, name):
+    """They are relative to the launch folder, and must be there."""
+    (tmp_path / "file").write_text("")
+    found = parsed(tmp_path, clone={name: "file"}).sweep.clone
+    assert getattr(found, name) == tmp_path / "file"
+    assert refusal(tmp_path, clone={name: "missing"}) == (
+        f"hydra.launcher.clone.{name}=missing: cannot read it: No such file or directory"
     )
 
 
@@ -336,7 +372,6 @@ A_PATH = "must be an absolute path in the container, not /"
             "dirty=snapshots: valid is: error, snapshot, ignore; did you mean snapshot?",
         ),
         ({"snapshot_limit": "big"}, f"snapshot_limit=big: {A_SIZE}"),
-        ({"delivery": "clone"}, "delivery=clone: valid is: copy"),
         (
             {"data_check": "errors"},
             "data_check=errors: valid is: off, warn, error; did you mean error?",
@@ -344,6 +379,14 @@ A_PATH = "must be an absolute path in the container, not /"
         (
             {"data_identity": "time"},
             "data_identity=time: valid is: stat, content, none",
+        ),
+        (
+            {"delivery": "clones"},
+            "delivery=clones: valid is: copy, clone, image; did you mean clone?",
+        ),
+        (
+            {"remote": "--upload-pack=x"},
+            "remote=--upload-pack=x: must be the name of a remote, or a URL",
         ),
         ({"keep": "fail"}, "keep=fail: valid is: none, failed, all; did you mean failed?"),
         ({"user": "me"}, "user=me: valid is: host, image, uid, uid:gid"),
@@ -594,6 +637,8 @@ def test_sweep_wide():
         "dirty",
         "snapshot_limit",
         "delivery",
+        "remote",
+        "clone",
         "user",
         "n_jobs",
         "fail_fast",

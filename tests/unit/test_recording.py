@@ -24,7 +24,13 @@ from hydra_plugins.hydra_docker_launcher._engine import (
 )
 from hydra_plugins.hydra_docker_launcher._errors import DockerLauncherError, TrackingError
 from hydra_plugins.hydra_docker_launcher._ledger import Ledger
-from hydra_plugins.hydra_docker_launcher._options import Build, Gpus, Mlflow, SweepOptions
+from hydra_plugins.hydra_docker_launcher._options import (
+    Build,
+    CloneOptions,
+    Gpus,
+    Mlflow,
+    SweepOptions,
+)
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
 from hydra_plugins.hydra_docker_launcher._paths import JobPaths
 from hydra_plugins.hydra_docker_launcher._pinning import Code, Ready
@@ -55,6 +61,8 @@ OPTIONS = SweepOptions(
     dirty="ignore",
     snapshot_limit=0,
     delivery="copy",
+    remote="origin",
+    clone=CloneOptions(),
     user="host",
     n_jobs=2,
     fail_fast=False,

@@ -561,6 +561,42 @@ def test_file_of_a_job_without_container(sweep):
     assert not job.paths.job.exists()
 
 
+@pytest.mark.parametrize(
+    ("play", "keep", "folder"),
+    [
+        (Play(), "failed", False),
+        (Play(exit_code=1, result=None), "none", False),
+        (Play(exit_code=1, result=None), "failed", True),  # its container has it mounted
+        (Play(create_error="no space"), "failed", False),
+        (Play(start_error="no device"), "none", False),
+    ],
+)
+def test_secrets(sweep, play, keep, folder):
+    """However a job ends, its secrets are removed from the host."""
+    job = sweep.job(0)
+    job.paths.secrets.mkdir(parents=True)
+    (job.paths.secrets / "ssh_key").write_text("private")
+    sweep.plays(_0=play)
+    sweep.run(job, keep=keep)
+    assert list(job.paths.private.rglob("*")) == ([job.paths.secrets] if folder else [])
+
+
+def test_secrets_after_ctrl_c(sweep):
+    """Also those of the jobs that Ctrl-C stops."""
+    job = sweep.job(0)
+    job.paths.secrets.mkdir(parents=True)
+    (job.paths.secrets / "ssh_key").write_text("private")
+    sweep.plays(_0=Play(waits=True))
+
+    def stop():
+        sweep.engine.wait_for(lambda: sweep.engine.running == {0})
+        interrupt()
+
+    with meanwhile(stop), pytest.raises(KeyboardInterrupt):
+        sweep.run(job)
+    assert list(job.paths.private.rglob("*")) == []
+
+
 def test_container_that_cannot_be_removed(sweep, caplog):
     """The job has completed all the same."""
     from hydra_plugins.hydra_docker_launcher._errors import EngineError
