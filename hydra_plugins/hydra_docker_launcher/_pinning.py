@@ -86,16 +86,20 @@ def pin_code(
     """
     options = request.options
     script = _task.running_script(task_function)
+    module = None if script is not None else _task.module_file(task_function)
+    if module is not None and not _source.is_tracked(module):
+        module = None
+    file = script or module
     source = _source.pin(
-        script or request.working_dir,
+        file or request.working_dir,
         revision=options.commit,
         dirty=options.dirty,
         snapshot_limit=options.snapshot_limit,
         config_dirs=config_dirs,
         own_paths=(request.folder, *_store_paths(options.mlflow, request.working_dir)),
     )
-    if script is not None:
-        _source.require_file(source, script)
+    if file is not None:
+        _source.require_file(source, file)
     code = Code(
         source=source,
         script=script,
@@ -107,6 +111,13 @@ def pin_code(
     )
     check_volumes(request.jobs, engine)
     _tell(code)
+    if file is None and code.task.kind == "function":
+        log.warning(
+            "The task function %s is imported from what is installed in the image: it is not part "
+            "of commit %s",
+            code.task.target,
+            source.commit[:12],
+        )
     return code
 
 

@@ -201,6 +201,17 @@ def require_file(source: Source, path: Path) -> None:
 
 
 @own_environment()
+def is_tracked(path: Path) -> bool:
+    """Whether a file is in a repository that knows it (in its index)."""
+    try:
+        repository = Repository.containing(path)
+    except SourceError:
+        return False
+    below = tree_path(path.relative_to(repository.root))
+    return bool(repository.run("ls-files", "-z", "--", below).fields)
+
+
+@own_environment()
 def files(source: Source, folder: PurePath | str = "") -> frozenset[str]:
     """Return the paths, relative to the root, of the files and links below ``folder``."""
     entries = Repository(source.repository).entries(source.commit, tree_path(folder))

@@ -47,6 +47,17 @@ def running_script(task_function: Callable[[Any], Any]) -> Path | None:
     return path if defined_there or path.suffix == ".py" else None
 
 
+def module_file(task_function: Callable[[Any], Any]) -> Path | None:
+    """Return the file that a task function is imported from; None of one that is installed."""
+    name = _importable_name(task_function)
+    if name is None:
+        return None
+    file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+    if not isinstance(file, str) or {"site-packages", "dist-packages"} & set(Path(file).parts):
+        return None
+    return Path(file).resolve()
+
+
 def describe(task_function: Callable[[Any], Any], script: Path | None, root: Path) -> Task:
     """Return how to run ``task_function`` in a container that has the repository at ``root``.
 

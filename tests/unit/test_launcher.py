@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import io
 import json
 import os
 import signal
 import subprocess
+import sys
 import tarfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,9 +61,10 @@ hydra:
 """
 
 
-def task(cfg: Any) -> float:
-    """The user's function; it is in no script, so that it is found by its name."""
+TRAIN = """
+def task(cfg):
     return cfg.lr * 2
+"""
 
 
 @dataclass
@@ -72,10 +76,12 @@ class Bench:
     commit_files: Any
     commit: str
     engine: FakeEngine
+    #: The user's function; it is in no script, so that it is found by its name.
+    task: Any
     tracker: FakeTracker = field(default_factory=FakeTracker)
     engines_made: int = 0
 
-    def sweep(self, *overrides: str, function=task) -> Sweep:
+    def sweep(self, *overrides: str, function=None) -> Sweep:
         self.context, self.config = self.multirun(self.folder / "conf", *overrides)
 
         def make_engine():
@@ -83,7 +89,11 @@ class Bench:
             return self.engine
 
         return Sweep(
-            self.context, self.config, function, make_engine, lambda *arguments: self.tracker
+            self.context,
+            self.config,
+            function or self.task,
+            make_engine,
+            lambda *arguments: self.tracker,
         )
 
     def configure(self, values: str, **options: str) -> None:
@@ -103,16 +113,22 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch, multirun, commit_files) -> Bench:
-    commit = commit_files({"conf/config.yaml": CONFIG, "train.py": "", ".gitignore": "multirun\n"})
+def bench(tmp_path, monkeypatch, multirun, commit_files) -> Iterator[Bench]:
+    commit = commit_files(
+        {"conf/config.yaml": CONFIG, "train.py": TRAIN, ".gitignore": "multirun\n"}
+    )
     folder = tmp_path / "project"
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "train", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     engine = FakeEngine(
         images={"train:1": IMAGE},
         answer=lambda spec: (0, "\n@facts@" + json.dumps(FACTS)),
     )
-    return Bench(folder, multirun, commit_files, commit, engine)
+    task = importlib.import_module("train").task
+    yield Bench(folder, multirun, commit_files, commit, engine, task)
+    sys.modules.pop("train", None)
 
 
 def value(number):
@@ -236,7 +252,7 @@ def test_as_the_basic_launcher(bench):
     sweep = bench.sweep()
     returned = sweep.launch(overrides, 0)
     launcher = BasicLauncher()
-    launcher.setup(hydra_context=bench.context, task_function=task, config=bench.config)
+    launcher.setup(hydra_context=bench.context, task_function=bench.task, config=bench.config)
 
     expected = launcher.launch(overrides, 0)
 
@@ -440,6 +456,28 @@ def test_data_of_a_job(bench, tmp_path):
     }
 
 
+def test_function_of_a_module(bench, tmp_path, monkeypatch):
+    """Its code is the commit of its own repository, wherever the sweep is launched from."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    sweep = bench.sweep()
+    monkeypatch.chdir(elsewhere)
+    sweep.launch([["lr=1"]], 0)
+    assert dict(bench.engine.specs[0].labels)["hydra.docker.commit"] == bench.commit
+
+
+def test_function_that_is_installed(bench, tmp_path, monkeypatch, caplog):
+    """What no repository has comes with the image; a warning says that no commit holds it."""
+    (tmp_path / "installed_trainer.py").write_text(TRAIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    function = importlib.import_module("installed_trainer").task
+    bench.sweep(function=function).launch([["lr=1"]], 0)
+    assert (
+        "The task function installed_trainer:task is imported from what is installed in the image: "
+        f"it is not part of commit {bench.commit[:12]}"
+    ) in caplog.messages
+
+
 PINNED = "outs:\n- etag: abc\n  path: raw\n"
 
 
@@ -593,7 +631,7 @@ def test_misspelt_option_at_setup(bench):
     launcher = DockerLauncher(**OmegaConf.to_container(config.hydra.launcher))
 
     with pytest.raises(OptionError, match=r"imag is not an option .* Did you mean image\?"):
-        launcher.setup(hydra_context=context, task_function=task, config=config)
+        launcher.setup(hydra_context=context, task_function=bench.task, config=config)
 
 
 def test_target():
