@@ -7,8 +7,8 @@ read again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,32 +39,42 @@ class Found:
         return not (differs or self.changed or self.missing or self.additional)
 
 
-def compare(tracked: Tracked, part: PurePosixPath | None) -> Found:
-    """Compare a tracked output, or one ``part`` of a tracked folder, with what is on disk.
+class Disk:
+    """What is on disk, as DVC sees it. It keeps DVC's repositories open until it is closed."""
 
-    Raises ``DataError`` where DVC cannot do it.
-    """
-    if tracked.hash not in HASHES_OF_FILES:
-        raise DataError(f"{tracked.file} pins it by {tracked.hash}, which only its cloud can check")
-    with _repository(tracked) as repository:
-        return _compare(repository, tracked, part)
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._repositories: dict[str, Any] = {}
 
+    def close(self) -> None:
+        """Close DVC's repositories; they are opened again where more is compared."""
+        self._repositories.clear()
+        self._open.close()
 
-@contextmanager
-def _repository(tracked: Tracked) -> Iterator[Any]:
-    """Open the DVC repository that the tracked path is in; all that DVC raises is a DataError."""
-    try:
-        from dvc.repo import Repo
-    except ImportError as error:
-        raise DataError(f"DVC is not installed here: {INSTALL}") from error
-    folder = next(path for path in tracked.path.parents if path.is_dir())
-    # DVC lets errors of its file systems and databases through, and knows no common root.
-    try:
-        with Repo(str(folder)) as repository:
-            yield repository
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"DVC cannot check it: {reason[0]}") from error
+    def compare(self, tracked: Tracked, part: PurePosixPath | None) -> Found:
+        """Compare a tracked output, or one ``part`` of a tracked folder, with what is on disk.
+
+        Raises ``DataError`` where DVC cannot do it.
+        """
+        if tracked.hash not in HASHES_OF_FILES:
+            raise DataError(f"{tracked.file} pins it by {tracked.hash}, which only its cloud knows")
+        try:
+            from dvc.repo import Repo
+        except ImportError as error:
+            raise DataError(f"DVC is not installed here: {INSTALL}") from error
+        # DVC lets errors of its file systems and databases through, and knows no common root.
+        try:
+            return _compare(self._repository(Repo, tracked.path), tracked, part)
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise DataError(f"DVC cannot check it: {reason[0]}") from error
+
+    def _repository(self, repo: Any, path: Path) -> Any:
+        folder = next(parent for parent in path.parents if parent.is_dir())
+        root = repo.find_root(str(folder))
+        if root not in self._repositories:
+            self._repositories[root] = self._open.enter_context(repo(root))
+        return self._repositories[root]
 
 
 def _compare(repository: Any, tracked: Tracked, part: PurePosixPath | None) -> Found:

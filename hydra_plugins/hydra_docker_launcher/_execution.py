@@ -13,7 +13,8 @@ from pathlib import Path
 
 from . import _dry_run, _image, _options, _pinning, _plan, _preflight, _running
 from ._capacity import Capacity
-from ._data import DataBook, DataIdentity
+from ._data import DataBook
+from ._data_identity import DataIdentity
 from ._engine import Engine
 from ._errors import OptionError
 from ._interrupt import held_back

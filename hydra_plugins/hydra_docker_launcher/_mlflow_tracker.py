@@ -32,6 +32,7 @@ from ._mlflow_names import (
     LONGEST_INPUT_TAG,
     LONGEST_PARAM,
     LONGEST_TAG,
+    MOST_DATASETS,
     dataset_digest,
     named,
     shortened,
@@ -337,8 +338,9 @@ def _start_run(
     try:
         for file_name, content in artifacts.items():
             _log_content(client, run_id, file_name, content)
-        if datasets:
-            client.log_inputs(run_id, _dataset_inputs(datasets))
+        inputs = _dataset_inputs(datasets)
+        for start in range(0, len(inputs), MOST_DATASETS):
+            client.log_inputs(run_id, inputs[start : start + MOST_DATASETS])
     except Exception:
         with suppress(MlflowException):  # nobody else learns the id of this run
             _end_run(client, run_id, RunStatus.FAILED)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _compose, _job_files, _job_record, _plan, _results
-from ._data import DataIdentity
+from ._data_identity import DataIdentity
 from ._engine import ContainerSpec, ContainerState, Image
 from ._errors import TrackingError
 from ._job import Job
@@ -172,17 +172,19 @@ class SweepRecorder:
         self._jobs.update({job.number: job for job in jobs})
         self._contents.update(contents)
         self._data.update(data)
-        every = dict.fromkeys(item for of_job in self._data.values() for item in of_job)
+        every = list(dict.fromkeys(item for of_job in self._data.values() for item in of_job))
         self._ledger.note(data=[item.as_json() for item in every])
         if self._closed:
             self._tracker.reopen_sweep()
             self._closed = False
         for job in jobs:
             log.info("\t#%d : %s", job.number, " ".join(job.overrides))
+            of_job = [every.index(item) for item in self._data.get(job.number, ())]
             self._ledger.update(
                 job.number,
                 overrides=list(job.overrides),
                 output_dir=str(job.paths.output),
+                **({"data": of_job} if of_job else {}),
                 outcome=None,
             )
 

@@ -44,8 +44,10 @@ ORDER = (
     "_compose",
     "_task",
     # data: what volumes hold, and what the commit says of it
+    "_data_identity",
     "_dvc_files",
     "_dvc",
+    "_data_check",
     "_content",
     "_fingerprint",
     "_data",

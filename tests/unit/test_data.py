@@ -18,7 +18,8 @@ from dvc.repo import Repo
 from fakes import volume_options
 
 from hydra_plugins.hydra_docker_launcher import _data, _dvc
-from hydra_plugins.hydra_docker_launcher._data import DataBook, DataIdentity, compare
+from hydra_plugins.hydra_docker_launcher._data import DataBook
+from hydra_plugins.hydra_docker_launcher._data_identity import DataIdentity, compare
 from hydra_plugins.hydra_docker_launcher._errors import DataError
 from hydra_plugins.hydra_docker_launcher._option_values import Volume
 from hydra_plugins.hydra_docker_launcher._source import Source
@@ -181,7 +182,7 @@ def test_many_differences(project):
 def test_off(project, monkeypatch):
     """What is on disk is not looked at."""
     (project.root / "data" / "raw" / "a.csv").write_text("changed")
-    monkeypatch.setattr(_dvc, "compare", None)
+    monkeypatch.setattr(_dvc.Disk, "compare", None)
     assert project.identify("data/raw", data_check="off") == (
         identity_of_raw(project, state="not checked"),
     )
@@ -228,6 +229,30 @@ def test_folder_with_tracked_data_in_it(project):
 def test_folder_with_nothing_but_tracked_data(project):
     """The DVC files and .gitignore are the commit's, and no data."""
     assert [item.name for item in project.identify("data")] == ["data/raw", "data/train.csv"]
+
+
+def test_many_tracked_files(project, caplog):
+    """Files that are tracked one by one are checked all together; the user reads one line."""
+    caplog.set_level(logging.INFO, "hydra_docker_launcher")
+    for number in range(20):
+        content = str(number)
+        (project.root / "data" / content).write_text(content)
+        md5 = hashlib.md5(content.encode()).hexdigest()
+        file = project.root / "data" / f"{content}.dvc"
+        file.write_text(f"outs:\n- md5: {md5}\n  hash: md5\n  path: '{content}'\n")
+        (project.root / "data" / ".gitignore").open("a").write(f"/{content}\n")
+    project.commit()
+
+    found = project.identify("data")
+    assert [(item.state, item.kind) for item in found] == [("matches", "dvc")] * 22
+    assert caplog.messages == ["Checking data, of which DVC files track 22 parts"]
+
+
+def test_ignored_by_dvc(project):
+    """What .dvcignore names is no data."""
+    (project.root / ".dvcignore").write_text("*.tmp\n")
+    (project.root / "data" / "raw" / "editing.tmp").touch()
+    assert project.identify("data/raw", data_check="error")[0].state == "matches"
 
 
 def test_data_that_is_not_there(project):
@@ -311,7 +336,7 @@ def test_known_to_a_cloud_alone(project, caplog):
     project.commit()
     (found,) = project.identify("data/train.csv")
     assert (found.digest, found.state) == ("etag:abc", "not checked")
-    assert "which only its cloud can check" in caplog.text
+    assert "which only its cloud knows" in caplog.text
 
 
 def test_without_dvc(project, monkeypatch, caplog):

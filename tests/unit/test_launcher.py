@@ -448,6 +448,7 @@ def test_data_of_a_job(bench, tmp_path):
         (f"{tmp_path}/one", "recorded"),
         (f"{tmp_path}/two", "recorded"),
     ]
+    assert [row["data"] for row in bench.ledger["jobs"]] == [[0], [1], [0]]
     runs = bench.tracker.jobs  # two of them start at once
     assert {name: run.datasets[0].source for name, run in runs.items()} == {
         "run-0": f"{tmp_path}/one",

@@ -13,7 +13,7 @@ import pytest
 from fakes import HOST, FakeTracker, a_job
 
 from hydra_plugins.hydra_docker_launcher import _recording
-from hydra_plugins.hydra_docker_launcher._data import DataIdentity
+from hydra_plugins.hydra_docker_launcher._data_identity import DataIdentity
 from hydra_plugins.hydra_docker_launcher._engine import (
     Boundary,
     ContainerSpec,
@@ -283,6 +283,7 @@ def test_data(bench):
         "note": "a named volume",
     }
     assert bench.ledger["data"] == [facts, nothing]
+    assert bench.ledger["jobs"][0]["data"] == [0, 1]
     run = bench.tracker.jobs["run-0"]
     assert json.loads(run.artifacts["data.json"]) == [facts, nothing]
     assert [DataIdentity.from_json({**item, "newer": 1}) for item in (facts, nothing)] == [
