@@ -43,7 +43,7 @@ class DataBook:
         self._source = source
         self._known: dict[_Wish, tuple[DataIdentity, ...]] = {}
         self._tracked: tuple[tuple[Tracked, Path], ...] | None = None
-        self._checks = Checks(source.commit)
+        self._checks = Checks(source)
 
     def identify(self, jobs: Sequence[JobOptions]) -> tuple[tuple[DataIdentity, ...], ...]:
         """Return the identities of every job's volumes, in order.

@@ -10,6 +10,7 @@ from ._data_identity import DIFFERS, MATCHES, NOT_CHECKED
 from ._dvc import Disk, Found
 from ._dvc_files import Tracked
 from ._errors import DataError
+from ._source import Source
 from ._units import show_size
 
 log = logging.getLogger("hydra_docker_launcher")
@@ -48,8 +49,8 @@ class Verdict:
 class Checks:
     """Comparisons with what one commit pins: each output is compared once, and told of once."""
 
-    def __init__(self, commit: str) -> None:
-        self._commit = commit
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._disk = Disk()
         self._checked: dict[tuple[Tracked, PurePosixPath | None], Found | DataError] = {}
 
@@ -67,7 +68,7 @@ class Checks:
         if new:
             self._checked[key] = self._compare(output, name)
         outcome = self._checked[key]
-        commit = self._commit[:12]
+        commit = self._source.commit[:12]
         if isinstance(outcome, DataError):
             message = f"{name} was not compared with what commit {commit} pins: {outcome}"
             if how == "error":
@@ -81,10 +82,7 @@ class Checks:
             return Verdict(MATCHES)
         message = _difference(tracked, outcome, name, commit)
         if how == "error":
-            raise DataError(
-                f"{message}\n{_way_out(tracked)} hydra.launcher.data_check=warn runs with the data "
-                "as it is."
-            )
+            raise DataError(f"{message}\n{_way_out(tracked, self._source)}")
         if new:
             log.warning("%s", message)
         found = f"{tracked.hash}:{outcome.digest}" if outcome.digest else NOTHING
@@ -130,10 +128,16 @@ def _difference(tracked: Tracked, found: Found, name: str, commit: str) -> str:
     return "\n  ".join([f"{head}:", *lines[:_NAMED], *more])
 
 
-def _way_out(tracked: Tracked) -> str:
-    what = "" if tracked.file.endswith("dvc.lock") else f" {tracked.file}"
-    add = "dvc commit" if tracked.file.endswith("dvc.lock") else f"dvc add {tracked.path}"
+def _way_out(tracked: Tracked, source: Source) -> str:
+    what, pin = f" {tracked.file}", f"dvc add {tracked.path}"
+    if tracked.file.endswith("dvc.lock"):
+        what, pin = "", "dvc commit"
+    try:
+        here = tracked.digest in (source.root / tracked.file).read_text()
+    except (OSError, UnicodeDecodeError):
+        here = False
+    first = "" if here else f"`git checkout {source.commit[:12]} -- {tracked.file}` and "
     return (
-        f"`dvc pull{what}` (or `dvc checkout`) gets the pinned data; `{add}` and `git commit` pin "
-        "what is there;"
+        f"{first}`dvc pull{what}` (or `dvc checkout`) get the pinned data; `{pin}` and `git "
+        "commit` pin what is there; hydra.launcher.data_check=warn runs with the data as it is."
     )

@@ -24,6 +24,8 @@ from hydra_plugins.hydra_docker_launcher._errors import DataError
 from hydra_plugins.hydra_docker_launcher._option_values import Volume
 from hydra_plugins.hydra_docker_launcher._source import Source
 
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # in DVC
+
 #: As ``dvc add`` of DVC 3.67 wrote them for the files of ``write_data``.
 RAW = "md5:6344899fdba26357fc73c30277a12c0a.dir"
 TRAIN = "md5:61b3a8faa9c1091806675c230a9abe64"
@@ -147,10 +149,30 @@ def test_data_that_differs_is_refused(project):
         "  changed: a.csv\n"
         "  missing: ü.txt\n"
         "  additional: new.txt\n"
-        f"`dvc pull data/raw.dvc` (or `dvc checkout`) gets the pinned data; `dvc add {raw}` and "
+        f"`dvc pull data/raw.dvc` (or `dvc checkout`) get the pinned data; `dvc add {raw}` and "
         "`git commit` pin what is there; hydra.launcher.data_check=warn runs with the data as it "
         "is."
     )
+
+
+def test_another_commit_than_the_one_checked_out(project):
+    """DVC works with the files of the working tree: the way back begins with git."""
+    raw = project.root / "data" / "raw"
+    first = project.book
+    (raw / "a.csv").write_text("new")
+    with Repo(str(project.root)) as repo:
+        repo.add([str(raw)])
+    project.commit()
+    volume = Volume(str(raw), "/data", True, named=False)
+    with pytest.raises(DataError) as caught:
+        first.identify([volume_options(volume, data_check="error")])
+    commit = project.git("rev-parse", "HEAD~1")[:12]
+    assert (
+        str(caught.value)
+        .splitlines()[2]
+        .startswith(f"`git checkout {commit} -- data/raw.dvc` and `dvc pull data/raw.dvc` (or")
+    )
+    assert project.identify("data/raw", data_check="error")[0].state == "matches"
 
 
 def test_data_that_differs_with_a_warning(project, caplog):
@@ -253,6 +275,21 @@ def test_ignored_by_dvc(project):
     (project.root / ".dvcignore").write_text("*.tmp\n")
     (project.root / "data" / "raw" / "editing.tmp").touch()
     assert project.identify("data/raw", data_check="error")[0].state == "matches"
+
+
+def test_dvc_repository_in_a_folder(project):
+    """A repository may have several of them (`dvc init --subdir`)."""
+    inner = project.root / "other"
+    (inner / "raw").mkdir(parents=True)
+    (inner / "raw" / "a.csv").write_text("a")
+    with Repo.init(str(inner), subdir=True) as repo:
+        repo.add([str(inner / "raw")])
+    project.commit()
+    found = project.identify("other/raw", "data/raw", data_check="error")
+    assert [(item.name, item.state) for item in found] == [
+        ("other/raw", "matches"),
+        ("data/raw", "matches"),
+    ]
 
 
 def test_data_that_is_not_there(project):

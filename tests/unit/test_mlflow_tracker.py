@@ -180,8 +180,15 @@ def test_job_run(tracker: MlflowTracker, client: MlflowClient) -> None:
     assert texts(run) == {"config.yaml": "lr: 0.1\n"}
 
 
-def test_datasets(tracker: MlflowTracker, client: MlflowClient) -> None:
-    """Data is an input of the job's run; what MLflow cuts off of a digest is in a tag."""
+@pytest.mark.parametrize("most", [1, 1000])
+def test_datasets(
+    tracker: MlflowTracker, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Data is an input of the job's run; what MLflow cuts off of a digest is in a tag.
+
+    MLflow takes so many in one request.
+    """
+    monkeypatch.setattr(_mlflow_tracker, "MOST_DATASETS", most)
     md5, sha = "md5:" + "a" * 32 + ".dir", "sha256:" + "b" * 64
     facts = {"state": "matches", "files": 3}
     datasets = (
