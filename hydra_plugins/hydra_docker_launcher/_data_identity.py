@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -60,6 +61,16 @@ class DataIdentity:
         if digest is None:
             return None
         return Dataset(self.name, digest, self.source, self.target, self.as_json())
+
+
+def as_text(data: Sequence[DataIdentity]) -> str:
+    """Return the content of ``data.json``, which every run has whose job has volumes."""
+    return json.dumps([item.as_json() for item in data], indent=2) + "\n"
+
+
+def from_text(text: str) -> tuple[DataIdentity, ...]:
+    """Read what ``as_text`` wrote."""
+    return tuple(map(DataIdentity.from_json, json.loads(text)))
 
 
 def compare(recorded: Sequence[DataIdentity], found: Sequence[DataIdentity]) -> list[str]:

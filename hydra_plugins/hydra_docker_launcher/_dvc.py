@@ -91,7 +91,7 @@ def _compare(repository: Any, tracked: Tracked, part: PurePosixPath | None) -> F
     if pinned is None:
         return Found(digest, unlisted=True)
     if isinstance(hashes, str):
-        found = {"" if part is None else str(part): hashes}
+        found = {str(part or "."): hashes}
     else:
         prefix = "" if part is None else f"{part}/"
         found = {f"{prefix}{path}": value for path, value in hashes.items()}

@@ -128,17 +128,17 @@ def _pin(
 
     Without ``hash: md5`` an md5 is one of DVC 2, which did not count line ends in text.
     """
-    if output.get("files"):
-        listing = [(str(entry["relpath"]), _hash(entry)) for entry in output["files"]]
-        hashed = tuple((path, value) for path, (_, value) in sorted(listing))
-        kind = listing[0][1][0]
-        return (output.get("hash") or kind), folder_digest(dict(hashed), kind), hashed
+    listing = {str(item["relpath"]): _hash(item) for item in output.get("files") or ()}
     kind, value = _hash(output)
-    if not value:
-        return None
+    if listing:
+        kinds = {kind for kind, _ in listing.values()}
+        kind = min(kinds - {"md5"}, default="md5")
     if kind == "md5" and output.get("hash") != "md5":
         kind = "md5-dos2unix"
-    return kind, value, None
+    if listing:
+        hashes = {path: listing[path][1] for path in sorted(listing)}
+        return kind, folder_digest(hashes, kind), tuple(hashes.items())
+    return (kind, value, None) if value else None
 
 
 def _hash(entry: Mapping[str, Any]) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
@@ -13,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import _compose, _job_files, _job_record, _plan, _results
+from . import _compose, _data_identity, _job_files, _job_record, _plan, _results
 from ._data_identity import DataIdentity
 from ._engine import ContainerSpec, ContainerState, Image
 from ._errors import TrackingError
@@ -326,7 +325,7 @@ class SweepRecorder:
                 _job_record.RECORD: _job_record.to_json(
                     job, spec, self._record.code, self._record.ready
                 ),
-                **({"data.json": _data_json(data)} if data else {}),
+                **({"data.json": _data_identity.as_text(data)} if data else {}),
                 **self._record.artifacts(),
             },
             datasets=tuple(filter(None, (item.as_dataset() for item in data))),
@@ -339,10 +338,6 @@ class SweepRecorder:
                     url, network_mode=network_mode, gateway=self._record.code.host.gateway
                 )
             return self._relays[network_mode][0]
-
-
-def _data_json(data: Sequence[DataIdentity]) -> str:
-    return json.dumps([item.as_json() for item in data], indent=2) + "\n"
 
 
 def _harmless(line: str) -> str:

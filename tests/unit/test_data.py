@@ -311,6 +311,20 @@ def test_listing_that_the_cache_does_not_have(project):
         project.identify("data/raw", data_check="error")
 
 
+def test_file_where_a_folder_was(project):
+    """What is on disk may be of another kind altogether."""
+    shutil.rmtree(project.root / "data" / "raw")
+    (project.root / "data" / "raw").write_text("a file")
+    with pytest.raises(DataError) as caught:
+        project.identify("data/raw", data_check="error")
+    assert str(caught.value).splitlines()[1:5] == [
+        "  missing: a.csv",
+        "  missing: sub/x.bin",
+        "  missing: ü.txt",
+        "  additional: .",
+    ]
+
+
 def test_data_behind_a_link(project, tmp_path):
     """A tracked path may be a link to a large disk: a volume's source is where it leads to."""
     elsewhere = tmp_path / "large-disk"

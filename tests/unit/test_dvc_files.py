@@ -129,6 +129,25 @@ def test_listing_in_the_file():
     )
 
 
+@pytest.mark.parametrize(
+    ("how", "second", "kind"),
+    [
+        ("hash: md5", f"md5: {B}", "md5"),
+        ("desc: x", f"md5: {B}", "md5-dos2unix"),
+        ("hash: md5", "etag: e", "etag"),
+        ("hash: md5", "cloud: {s3: {version_id: v}}", "version_id"),
+    ],
+)
+def test_kind_of_a_listing(how, second, kind):
+    """A listing can be checked here if there is an md5 of every file."""
+    text = (
+        f"outs:\n- path: raw\n  {how}\n  files:\n"
+        f"  - {{relpath: a.csv, md5: {A}}}\n  - {{relpath: b.csv, {second}}}\n"
+    )
+    (found,), problems = tracked({"raw.dvc": text}, ROOT)
+    assert (found.hash, problems) == (kind, ())
+
+
 def test_known_to_a_cloud_alone():
     """Where only an etag is pinned, that is what is recorded; what is on no disk is left out."""
     text = (
