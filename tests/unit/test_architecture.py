@@ -40,6 +40,7 @@ ORDER = (
     "_image",
     "_preflight",
     # compose: override lists become jobs; how the task function is found
+    "_frozen",
     "_composed",
     "_compose",
     "_task",
