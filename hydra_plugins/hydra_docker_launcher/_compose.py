@@ -26,6 +26,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from . import _composed
 from ._errors import TaskError
 from ._job import Job
+from ._private import hide_variables
 
 #: Parts of Hydra's node whose types stand in plugins, which an image does not have.
 PLUGIN_NODES = ("launcher", "sweeper")
@@ -53,6 +54,20 @@ class ComposedJob(Job):
     options: Mapping[str, Any]
     #: Keys whose interpolation could not be resolved on the host, with the reason.
     unresolved: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what else is written down of it: Hydra's own node, without values of variables.
+
+        ``hydra`` is the resolved node but for ``launcher``, as OmegaConf reads it.
+        """
+        node: Any = OmegaConf.to_container(self.resolved.hydra, resolve=False, enum_to_str=True)
+        hydra = hide_variables(node)
+        hydra.pop("launcher", None)
+        return {
+            "working_dir": str(self.working_dir),
+            "unresolved": list(self.unresolved),
+            "hydra": hydra,
+        }
 
 
 def compose(

@@ -59,6 +59,11 @@ class DockerEngine:
             cpus=info["NCPU"],
             memory=info["MemTotal"],
             gateway=self._gateway(),
+            system=info.get("OperatingSystem"),
+            kernel=info.get("KernelVersion"),
+            architecture=info.get("Architecture"),
+            storage=info.get("Driver"),
+            cgroup=info.get("CgroupVersion"),
         )
 
     def _gateway(self) -> str | None:

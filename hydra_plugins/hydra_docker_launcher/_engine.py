@@ -23,6 +23,13 @@ class Host:
     memory: int
     #: The host's address on the engine's default bridge, as containers there see it.
     gateway: str | None = None
+    #: What else can make a number differ: the operating system and its kernel, the architecture,
+    #: the storage driver, the version of cgroups.
+    system: str | None = None
+    kernel: str | None = None
+    architecture: str | None = None
+    storage: str | None = None
+    cgroup: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from . import _dry_run, _image, _options, _pinning, _plan, _preflight, _running
+from . import _dry_run, _image, _machine, _options, _pinning, _plan, _preflight, _private, _running
 from ._capacity import Capacity
 from ._data import DataBook
 from ._data_identity import DataIdentity
@@ -25,7 +25,8 @@ from ._outcome import End, Outcome
 from ._paths import SweepPaths
 from ._pinning import Code, Ready, Request
 from ._plan import Ground
-from ._recording import Record, SweepRecorder
+from ._provenance import Composition, Origin, Record
+from ._recording import SweepRecorder
 from ._running import RunnableJob
 from ._task import Task
 from ._tracking import RunStatus, Tracker
@@ -76,6 +77,7 @@ class Execution:
         make_engine: MakeEngine,
         make_tracker: MakeTracker,
         pin_code: PinCode,
+        composition: Callable[[], Composition] = Composition,
     ) -> None:
         self.id = sweep
         self._folder = folder
@@ -83,6 +85,7 @@ class Execution:
         self._make_engine = make_engine
         self._make_tracker = make_tracker
         self._pin_code = pin_code
+        self._composition = composition
         self._pinned: _Pinned | None = None
 
     def parse(self, nodes: Sequence[tuple[str, object]]) -> tuple[Options, ...]:
@@ -137,18 +140,33 @@ class Execution:
         if request.options.dry_run:
             return pinned
         _identify(pinned, batch)  # refuses data before anything is pulled or built
+        origin = self._origin(batch)  # now: until the image is there, configs may be edited
         # Before it is made: Ctrl-C may come in between.
         weakref.finalize(self, engine.remove_image, _pinning.layer_tag(request, code))
         ready = _pinning.make_ready(request, code, engine)
         if ready.relay is not None:
             weakref.finalize(self, ready.relay.close)
-        return replace(pinned, ready=ready, recorder=self._open_record(request, code, ready))
+        record = Record(
+            self.id, self._folder, request.job_name, request.options, code, ready, origin
+        )
+        return replace(pinned, ready=ready, recorder=self._open(record))
 
-    def _open_record(self, request: Request, code: Code, ready: Ready) -> SweepRecorder:
-        record = Record(self.id, self._folder, request.job_name, request.options, code, ready)
+    def _origin(self, batch: Batch) -> Origin:
+        return Origin(
+            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            working_dir=self._working_dir,
+            software=_machine.software(),
+            processor=_machine.processor(),
+            composition=self._composition(),
+            options=_private.shown_options(batch.jobs[0].written),
+        )
+
+    def _open(self, record: Record) -> SweepRecorder:
         recorder = SweepRecorder(
             record,
-            tracker=self._make_tracker(request.options, self._working_dir, code.identity.name),
+            tracker=self._make_tracker(
+                record.options, self._working_dir, record.code.identity.name
+            ),
             ledger=Ledger(SweepPaths(self._folder).ledger, record.ledger_head()),
         )
         self._folder.mkdir(parents=True, exist_ok=True)  # where the sweeper has not

@@ -33,6 +33,10 @@ class Job:
     #: The folder of the host that is mounted at ``output_dir``; None: that path itself.
     kept_at: Path | None = None
 
+    def facts(self) -> dict[str, Any]:
+        """Return what else is written down of it, as plain values."""
+        return {}
+
     @property
     def title(self) -> str:
         return f"job #{self.number} ({' '.join(self.overrides) or 'no overrides'})"

@@ -19,14 +19,15 @@ from ._option_values import Gpus
 MAX_OUTPUT = 4 * 1024 * 1024  # characters
 PYTHONS = ("python3", "python")
 MINIMUM_PYTHON = (3, 9)
-FORMAT = 2  # of the cached files
+FORMAT = 3  # of the cached files
 
 #: Runs in the image, with whatever Python it has.
 QUESTIONS = """
-import json, os, subprocess, sys
+import json, os, platform, subprocess, sys
 facts = {"python": ".".join(map(str, sys.version_info[:3])), "uid": os.getuid(), "gid": os.getgid(),
          "hydra": None, "omegaconf": None, "packages": [], "gpus": [],
-         "git": None, "ssh": False, "passwd": None}
+         "git": None, "ssh": False, "passwd": None,
+         "libc": "-".join(platform.libc_ver()).strip("-") or None}
 try:
     from importlib import metadata
     found = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"]}
@@ -39,8 +40,17 @@ try:
 except Exception as error:
     facts["import_error"] = "%s: %s" % (type(error).__name__, error)
 try:
-    asked = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-    facts["gpus"] = subprocess.check_output(asked, stderr=subprocess.DEVNULL).decode().split()
+    with open("/etc/os-release") as file:
+        named = dict(line.strip().partition("=")[::2] for line in file)
+    facts["system"] = named["PRETTY_NAME"].strip('"')
+except Exception:
+    pass
+try:
+    asked = ["nvidia-smi", "--query-gpu=uuid,name,driver_version", "--format=csv,noheader"]
+    lines = subprocess.check_output(asked, stderr=subprocess.DEVNULL).decode().splitlines()
+    rows = [[item.strip() for item in line.split(",")] for line in lines if line.strip()]
+    facts["gpus"], facts["gpu_models"] = [row[0] for row in rows], [row[1] for row in rows]
+    facts["gpu_driver"] = rows[0][2]
 except Exception:
     pass
 try:
@@ -64,7 +74,7 @@ print("\\n@facts@" + json.dumps(facts))
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What an image has: the name of its Python, versions, and the ids of the GPUs it sees.
+    """What an image has: the name of its Python, versions, and the GPUs it sees (ids, models).
 
     ``git`` is its version, None where there is none. ``passwd`` is the content of /etc/passwd where
     that has no line for the job's user, else None.
@@ -81,6 +91,11 @@ class Facts:
     git: str | None = None
     ssh: bool = False
     passwd: str | None = None
+    gpu_models: tuple[str, ...] = ()
+    gpu_driver: str | None = None
+    #: Its operating system and C library.
+    system: str | None = None
+    libc: str | None = None
 
 
 def inspect_image(
@@ -221,7 +236,6 @@ def _read(image: Image, executable: str, code: int, output: str) -> Facts:
 
 
 def _facts(content: dict[str, object]) -> Facts:
-    packages, gpus = content.get("packages") or (), content.get("gpus") or ()
     return Facts(
         executable=str(content["executable"]),
         python=str(content["python"]),
@@ -229,12 +243,24 @@ def _facts(content: dict[str, object]) -> Facts:
         omegaconf=str(content["omegaconf"]),
         uid=int(str(content["uid"])),
         gid=int(str(content["gid"])),
-        packages=tuple(str(item) for item in packages) if isinstance(packages, list) else (),
-        gpus=tuple(str(item) for item in gpus) if isinstance(gpus, list) else (),
-        git=None if (git := content.get("git")) is None else str(git),
+        packages=_texts(content.get("packages")),
+        gpus=_texts(content.get("gpus")),
+        git=_text(content.get("git")),
         ssh=content.get("ssh") is True,
-        passwd=None if (passwd := content.get("passwd")) is None else str(passwd),
+        passwd=_text(content.get("passwd")),
+        gpu_models=_texts(content.get("gpu_models")),
+        gpu_driver=_text(content.get("gpu_driver")),
+        system=_text(content.get("system")),
+        libc=_text(content.get("libc")),
     )
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(str(item) for item in value) if isinstance(value, list) else ()
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _spec(

@@ -7,20 +7,26 @@ import re
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
 
-from . import _compose, _data_identity, _job_files, _job_record, _plan, _results
+from . import (
+    _compose,
+    _data_identity,
+    _job_files,
+    _job_record,
+    _plan,
+    _private,
+    _provenance,
+    _results,
+)
 from ._data_identity import DataIdentity
-from ._engine import ContainerSpec, ContainerState, Image
+from ._engine import ContainerSpec, ContainerState
 from ._errors import TrackingError
 from ._job import Job
 from ._ledger import Ledger, write_json
-from ._options import LABEL_PREFIX, SweepOptions
+from ._options import LABEL_PREFIX
 from ._outcome import End, Outcome
-from ._pinning import Code, Ready
+from ._provenance import Record
 from ._relay import Relay, reachable_url
 from ._running import RunnableJob
 from ._tracking import JobRun, JobRunEnd, RunStatus, SweepRun, Tracker
@@ -31,104 +37,6 @@ log = logging.getLogger("hydra_docker_launcher")
 #: Everything that moves the cursor or worse; colours stay.
 _ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\].*?(\x07|\x1b\\)|[@-Z\\-_])?")
 _CONTROLS = dict.fromkeys((*range(9), *range(10, 27), *range(28, 32), 127))
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is known of a sweep before its first job starts."""
-
-    sweep: str
-    folder: Path
-    job_name: str
-    options: SweepOptions
-    code: Code
-    ready: Ready
-
-    def ledger_head(self) -> dict[str, Any]:
-        """Return the head of ``sweep.json``. Values of variables are not in it, only names."""
-        options = self.options
-        return {
-            "sweep": self.sweep,
-            "started": _now(),
-            "user": self.code.identity.name,
-            "script": self.code.entry,
-            "source": {
-                "root": str(self.code.source.root),
-                "commit": self.code.source.commit,
-                "parent": self.code.source.parent,
-                "dirty": self.code.source.dirty,
-                "pushed": self.code.pushed,
-                "branch": self.code.source.branch,
-                "remote": self.code.source.remote_url,
-                "left_out": list(self.code.source.left_out),
-            },
-            "image": {
-                "reference": self.ready.image.reference,
-                "id": self.ready.image.id,
-                "digest": self.ready.image.digest,
-                "python": self.ready.facts.python,
-                "hydra": self.ready.facts.hydra,
-            },
-            **({"delivered": _delivered(self.ready.baked)} if self.ready.baked else {}),
-            "host": {
-                "name": self.code.host.name,
-                "engine": self.code.host.engine,
-                "cpus": self.code.host.cpus,
-                "memory": self.code.host.memory,
-            },
-            "options": {
-                "n_jobs": options.n_jobs,
-                "user": options.user,
-                "pull_policy": options.pull_policy,
-                "dirty": options.dirty,
-                "delivery": options.delivery,
-                **({"remote": self.code.clone.shown} if self.code.clone else {}),
-                "keep": options.keep,
-                "fail_fast": options.fail_fast,
-            },
-        }
-
-    def tags(self) -> dict[str, str]:
-        """Return the tags of every run of the sweep."""
-        tags = {
-            "mlflow.source.name": self.code.entry,
-            "mlflow.source.type": "LOCAL",
-            "mlflow.source.git.commit": self.code.source.commit,
-            "mlflow.source.git.dirty": _flag(self.code.source.dirty),
-            "mlflow.source.git.branch": self.code.source.branch,
-            "mlflow.source.git.repoURL": self.code.source.remote_url,
-            "mlflow.docker.image.uri": self.ready.image.digest or self.ready.image.reference,
-            "mlflow.docker.image.id": self.ready.image.id,
-            f"{LABEL_PREFIX}parent_commit": self.code.source.parent,
-            f"{LABEL_PREFIX}pushed": _flag(self.code.pushed),
-            f"{LABEL_PREFIX}sweep": self.sweep,
-            f"{LABEL_PREFIX}folder": str(self.folder),
-            f"{LABEL_PREFIX}host": self.code.host.name,
-            f"{LABEL_PREFIX}engine": self.code.host.engine,
-            **self._delivered_tags(),
-            **dict(self.options.mlflow.tags),
-        }
-        return {name: value for name, value in tags.items() if value is not None}
-
-    def artifacts(self) -> dict[str, str | bytes]:
-        """Return the files of every run of the sweep."""
-        patch = {} if self.code.patch is None else {_job_record.PATCH: self.code.patch}
-        packages = "".join(f"{package}\n" for package in self.ready.facts.packages)
-        return {_job_record.PACKAGES: packages, **patch}
-
-    def _delivered_tags(self) -> dict[str, str]:
-        baked = self.ready.baked
-        if baked is None:
-            return {}
-        return {
-            f"{LABEL_PREFIX}delivered.uri": baked.digest or baked.reference,
-            f"{LABEL_PREFIX}delivered.id": baked.id,
-        }
-
-
-def _delivered(baked: Image) -> dict[str, Any]:
-    """Return the image with the commit's files in it: the one to keep, or to hand on."""
-    return {"reference": baked.reference, "id": baked.id, "digest": baked.digest}
 
 
 class SweepRecorder:
@@ -157,7 +65,10 @@ class SweepRecorder:
                 experiment=mlflow.experiment_name or self._record.job_name,
                 name=mlflow.run_name or self._record.folder.name,
                 tags=self._record.tags(),
-                artifacts=self._record.artifacts(),
+                artifacts={
+                    **self._record.artifacts(),
+                    _provenance.FILE: _provenance.text(self._record.sweep_document()),
+                },
             )
         )
 
@@ -185,6 +96,7 @@ class SweepRecorder:
                 output_dir=str(job.paths.output),
                 **({"data": of_job} if of_job else {}),
                 outcome=None,
+                **self._own_options(job),
             )
 
     def close(self, status: RunStatus) -> None:
@@ -306,6 +218,11 @@ class SweepRecorder:
                 outcome.not_json,
             )
 
+    def _own_options(self, job: Job) -> dict[str, object]:
+        options = _private.shown_options(job.written)
+        own = _provenance.changed(options, self._record.origin.options)
+        return {"options": own} if own else {}
+
     def _job_run(self, job: Job, spec: ContainerSpec, content: bytes) -> JobRun:
         limits = {f"{LABEL_PREFIX}{name}": value for name, value in _limits(spec).items()}
         data = self._data.get(job.number, ())
@@ -318,18 +235,24 @@ class SweepRecorder:
                 f"{LABEL_PREFIX}output_dir": str(job.paths.output),
                 **job.tags,
             },
-            artifacts={
-                _job_record.CONFIG: job.yaml,
-                "overrides.yaml": job.overrides_yaml,
-                _job_record.CONTENT: content,
-                _job_record.RECORD: _job_record.to_json(
-                    job, spec, self._record.code, self._record.ready
-                ),
-                **({"data.json": _data_identity.as_text(data)} if data else {}),
-                **self._record.artifacts(),
-            },
+            artifacts=(
+                self._artifacts(job, spec, content) if self._record.options.mlflow.enabled else {}
+            ),
             datasets=tuple(filter(None, (item.as_dataset() for item in data))),
         )
+
+    def _artifacts(self, job: Job, spec: ContainerSpec, content: bytes) -> dict[str, str | bytes]:
+        data = self._data.get(job.number, ())
+        record = _job_record.to_json(job, spec, self._record.code, self._record.ready)
+        return {
+            _job_record.CONFIG: job.yaml,
+            "overrides.yaml": job.overrides_yaml,
+            _job_record.CONTENT: content,
+            _job_record.RECORD: record,
+            _provenance.FILE: _provenance.text(self._record.job_document(job)),
+            **({"data.json": _data_identity.as_text(data)} if data else {}),
+            **self._record.artifacts(),
+        }
 
     def _reachable(self, url: str, network_mode: str) -> str:
         with self._lock:
@@ -354,10 +277,6 @@ def _limits(spec: ContainerSpec) -> dict[str, str]:
         "pids_limit": str(limits.pids),
         "gpus": ",".join(spec.gpus.ids) or ("all" if spec.gpus.all else str(spec.gpus.count)),
     }
-
-
-def _flag(value: bool | None) -> str | None:
-    return None if value is None else str(value).lower()
 
 
 def _metrics(outcome: Outcome) -> dict[str, float]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ._errors import SourceError
+from ._private import without_credentials
 from ._repository import Repository
 
 FETCHED = "refs/hydra-docker/fetched/"
@@ -20,7 +21,6 @@ _QUIETLY = (
     "--refmap=",  # leaves origin's branches where they are
     "--end-of-options",
 )
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:]*)[^/]*@")
 
 
 def default_remote(repository: Repository) -> str | None:
@@ -38,16 +38,6 @@ def remote_url(repository: Repository) -> str | None:
         return None
     url = repository.run("remote", "get-url", name, may_fail=True).line
     return without_credentials(url) or None
-
-
-def without_credentials(url: str) -> str:
-    return _URL_CREDENTIALS.sub(_without_credentials, url)
-
-
-def _without_credentials(match: re.Match[str]) -> str:
-    """Drop the user as well, which may be a token, but for ssh, which needs it."""
-    user = f"{match['user']}@" if "ssh" in match["scheme"] else ""
-    return f"{match['scheme']}://{user}"
 
 
 def branches_with(repository: Repository, commit: str, remote: str) -> tuple[str, ...]:

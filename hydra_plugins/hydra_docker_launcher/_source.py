@@ -26,6 +26,7 @@ from ._changes import (
 )
 from ._checkout import check_out
 from ._errors import SourceError
+from ._private import without_credentials
 from ._repository import Repository, own_environment, tree_path
 
 _OBJECT_ID = re.compile(r"[0-9a-f]{40,64}")
@@ -356,4 +357,4 @@ def remote_refs_with(source: Source, remote: str) -> tuple[str, ...]:
 
 def without_password(url: str) -> str:
     """Return a URL without what may be a secret: a password, and the user but for ssh."""
-    return _remotes.without_credentials(url)
+    return without_credentials(url)

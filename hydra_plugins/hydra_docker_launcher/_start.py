@@ -9,7 +9,7 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from . import _composed
+from . import _composed, _frozen
 from ._engine import Engine
 from ._options import SweepOptions
 from ._sweep import Sweep
@@ -20,6 +20,7 @@ def start_sweep(
     context: HydraContext, config: DictConfig, task_function: Callable[[Any], Any]
 ) -> Sweep:
     """Return the sweep of one run of a Hydra app."""
+    _frozen.freeze(context, config)
     _composed.remember(context)
     return Sweep(context, config, task_function, docker_engine, tracker)
 

@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobRuntime
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from . import _compose, _composed, _execution, _job_files, _pinning, _results
+from . import _compose, _composed, _composition, _execution, _job_files, _pinning, _results
 from ._compose import ComposedJob
 from ._execution import Batch, Execution, MakeEngine, MakeTracker
 from ._job import Job
@@ -46,6 +46,7 @@ class Sweep:
                 task_function=task_function,
                 config_dirs=_compose.config_folders(config),
             ),
+            composition=functools.partial(_composition.composition, config),
         )
 
     @property

@@ -21,6 +21,7 @@ ORDER = (
     "_units",
     "_paths",
     "_interrupt",
+    "_private",
     "_job",
     "config",
     "_option_values",
@@ -36,10 +37,13 @@ ORDER = (
     "_snapshot",
     "_remotes",
     "_source",
+    "_config_sources",
     # image: a name or a Dockerfile becomes an image id; what is in the image
     "_image",
     "_preflight",
+    "_machine",
     # compose: override lists become jobs; how the task function is found
+    "_frozen",
     "_composed",
     "_compose",
     "_task",
@@ -71,6 +75,8 @@ ORDER = (
     "_remote_error",
     "_results",
     "_ledger",
+    "_provenance",
+    "_composition",
     "_recording",
     # all stages, one after the other; then with the real engine and the real tracker
     "_execution",
@@ -140,7 +146,7 @@ def test_one_module_imports(package):
 def test_plan_is_pure():
     """Planning and deciding read no clock, no environment, no engine, and start no process."""
     impure = {"os", "time", "datetime", "subprocess", "random", "secrets", "socket", "tempfile"}
-    for module in ("_plan", "_dry_run", "_capacity", "_units"):
+    for module in ("_plan", "_dry_run", "_capacity", "_units", "_private", "_provenance"):
         assert imports(module)[1] & impure == set(), module
 
 

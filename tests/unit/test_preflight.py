@@ -36,6 +36,8 @@ FACTS = Facts(
     gid=100,
     packages=("hydra-core==1.3.8", "omegaconf==2.3.0"),
     gpus=(),
+    system="Debian GNU/Linux 12 (bookworm)",
+    libc="glibc-2.36",
 )
 
 
@@ -49,6 +51,8 @@ def said(**values):
         "omegaconf": omegaconf.__version__,
         "packages": list(FACTS.packages),
         "gpus": [],
+        "system": FACTS.system,
+        "libc": FACTS.libc,
     }
     return 0, f"a warning of the image\n@facts@{json.dumps({**content, **values})}"
 
@@ -106,6 +110,25 @@ def test_questions(capsys):
     assert (facts["hydra"], facts["omegaconf"]) == (hydra.__version__, omegaconf.__version__)
     assert f"hydra-core=={hydra.__version__}" in facts["packages"]
     assert (facts["uid"], facts["gid"]) == (os.getuid(), os.getgid())
+    assert facts["libc"] == "-".join(platform.libc_ver())
+    assert facts["system"] == platform.freedesktop_os_release()["PRETTY_NAME"]
+
+
+def test_questions_about_gpus(capsys, tmp_path, monkeypatch):
+    """What nvidia-smi says of each GPU: its id, its model, and the driver of all."""
+    command = tmp_path / "nvidia-smi"
+    command.write_text(
+        '#!/bin/sh\ntest "$1" = --query-gpu=uuid,name,driver_version || exit 1\n'
+        "echo 'GPU-1, NVIDIA A100-SXM4-40GB, 550.54'\necho 'GPU-2, Tesla T4, 550.54'\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    exec(compile(QUESTIONS, "<questions>", "exec"), {})
+
+    facts = json.loads(capsys.readouterr().out.rpartition("\n@facts@")[2])
+    assert facts["gpus"] == ["GPU-1", "GPU-2"]
+    assert facts["gpu_models"] == ["NVIDIA A100-SXM4-40GB", "Tesla T4"]
+    assert facts["gpu_driver"] == "550.54"
 
 
 def test_asked_once(engine, inspect):
@@ -216,10 +239,13 @@ def test_engine_that_refuses(engine, inspect):
 
 def test_gpus(engine, inspect):
     """GPUs are asked for afresh each time, by their ids."""
-    engine.answer = lambda spec: said(gpus=["GPU-1", "GPU-2"] if spec.gpus else [])
+    there = {"gpus": ["GPU-1", "GPU-2"], "gpu_models": ["A100", "T4"], "gpu_driver": "550.54"}
+    engine.answer = lambda spec: said(**there if spec.gpus else {})
 
     assert [inspect(gpus=True).gpus for _ in range(2)] == [("GPU-1", "GPU-2")] * 2
     assert [spec.gpus for spec in engine.probes] == [Gpus(all=True)] * 2
+    found = inspect(gpus=True)
+    assert (found.gpu_models, found.gpu_driver) == (("A100", "T4"), "550.54")
     assert inspect().gpus == ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -24,6 +25,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
 )
 from hydra_plugins.hydra_docker_launcher._errors import DockerLauncherError, TrackingError
 from hydra_plugins.hydra_docker_launcher._ledger import Ledger
+from hydra_plugins.hydra_docker_launcher._machine import Processor, Software
 from hydra_plugins.hydra_docker_launcher._options import (
     Build,
     CloneOptions,
@@ -36,7 +38,13 @@ from hydra_plugins.hydra_docker_launcher._paths import JobPaths
 from hydra_plugins.hydra_docker_launcher._pinning import Code, Ready
 from hydra_plugins.hydra_docker_launcher._plan import Identity
 from hydra_plugins.hydra_docker_launcher._preflight import Facts
-from hydra_plugins.hydra_docker_launcher._recording import Record, SweepRecorder
+from hydra_plugins.hydra_docker_launcher._provenance import (
+    Composition,
+    Origin,
+    Record,
+    text,
+)
+from hydra_plugins.hydra_docker_launcher._recording import SweepRecorder
 from hydra_plugins.hydra_docker_launcher._running import RunnableJob
 from hydra_plugins.hydra_docker_launcher._source import Source
 from hydra_plugins.hydra_docker_launcher._task import Task
@@ -70,6 +78,14 @@ OPTIONS = SweepOptions(
     keep="failed",
     mlflow=Mlflow(True, None, None, None, (("stage", "draft"),)),
 )
+ORIGIN = Origin(
+    started=NOW,
+    working_dir=Path("/project"),
+    software=Software("3.12.1", "1.4.0", "2.4.0", "0.1.0"),
+    processor=Processor("Fast 9000", ("avx2",)),
+    composition=Composition((), ()),
+    options={"cpus": 1.0, "dirty": "ignore"},
+)
 SWEEP_TAGS = {
     "mlflow.source.name": "/project/train.py",
     "mlflow.source.type": "LOCAL",
@@ -82,6 +98,11 @@ SWEEP_TAGS = {
     "hydra.docker.folder": "{folder}",
     "hydra.docker.host": "box",
     "hydra.docker.engine": "Fake 1.0",
+    "hydra.docker.cpu": "Fast 9000",
+    "hydra.docker.python": "3.11.2",
+    "hydra.docker.hydra": "1.3.8",
+    "hydra.docker.packages": hashlib.sha256(b"hydra-core==1.3.8\n").hexdigest(),
+    "hydra.docker.config_dirty": "false",
     "stage": "draft",
 }
 
@@ -92,15 +113,15 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data: tuple[DataIdentity, ...] = ()
-        self.job = a_job(folder / "0", lr=0.1, model={"width": 3})
+        job = a_job(folder / "0", lr=0.1, model={"width": 3})
+        self.job = replace(job, written={"cpus": 1.5, "dirty": "ignore"})
         identity = Identity("ann", os.getuid(), os.getgid(), f"{os.getuid()}:{os.getgid()}")
         source = Source(Path("/project"), "c" * 40, "main", None, ("train.py",))
         script = Path("/project/train.py")
         code = Code(source, script, Task("script", str(script), (), ()), identity, HOST)
         facts = Facts("python3", "3.11.2", "1.3.8", "2.3.0", 1000, 100, ("hydra-core==1.3.8",))
-        self.record = Record(
-            "s", folder, "train", OPTIONS, code, Ready(IMAGE, facts, replace(IMAGE, id="layer"))
-        )
+        ready = Ready(IMAGE, facts, replace(IMAGE, id="layer"))
+        self.record = Record("s", folder, "train", OPTIONS, code, ready, ORIGIN)
         self.tracker = FakeTracker()
         self.recorder = SweepRecorder(
             self.record,
@@ -147,42 +168,12 @@ COMPLETED = Outcome(End.COMPLETED, "completed", 0)
 ERROR = Outcome(End.ERROR, "raised ValueError: no", 1)
 
 
-def test_ledger_head(bench):
-    """Everything that the sweep has in common; of variables not even the names' values."""
+def test_ledger(bench):
+    """What the whole sweep has in common, then a row per job, with the options of its own."""
     bench.open()
     assert bench.ledger == {
         "format": 1,
-        "sweep": "s",
-        "started": NOW,
-        "user": "ann",
-        "script": "/project/train.py",
-        "source": {
-            "root": "/project",
-            "commit": "c" * 40,
-            "parent": None,
-            "dirty": False,
-            "pushed": None,
-            "branch": "main",
-            "remote": None,
-            "left_out": ["train.py"],
-        },
-        "image": {
-            "reference": "train:1",
-            "id": IMAGE.id,
-            "digest": IMAGE.digest,
-            "python": "3.11.2",
-            "hydra": "1.3.8",
-        },
-        "host": {"name": "box", "engine": "Fake 1.0", "cpus": 4, "memory": 8 * GIB},
-        "options": {
-            "n_jobs": 2,
-            "user": "host",
-            "pull_policy": "missing",
-            "dirty": "ignore",
-            "delivery": "copy",
-            "keep": "failed",
-            "fail_fast": False,
-        },
+        **bench.record.ledger_head(),
         "data": [],
         "jobs": [
             {
@@ -190,6 +181,7 @@ def test_ledger_head(bench):
                 "overrides": ["n=0"],
                 "output_dir": str(bench.job.output_dir),
                 "outcome": None,
+                "options": {"cpus": 1.5},
             }
         ],
     }
@@ -202,7 +194,10 @@ def test_parent_run(bench):
         experiment="train",
         name=bench.folder.name,
         tags={**SWEEP_TAGS, "hydra.docker.folder": str(bench.folder)},
-        artifacts={"packages.txt": "hydra-core==1.3.8\n"},
+        artifacts={
+            "packages.txt": "hydra-core==1.3.8\n",
+            "provenance.json": text(bench.record.sweep_document()),
+        },
     )
 
 
@@ -239,6 +234,19 @@ def test_child_run(bench):
                 "overrides.yaml": "- n=0\n",
                 "packages.txt": "hydra-core==1.3.8\n",
                 "job.pickle": b"job",
+                "provenance.json": text(
+                    {
+                        **bench.record.sweep_document(),
+                        "job": {
+                            "number": 0,
+                            "name": "train",
+                            "overrides": ["n=0"],
+                            "output_dir": str(bench.job.output_dir),
+                            "options": {"cpus": 1.5, "dirty": "ignore"},
+                            **bench.job.facts(),
+                        },
+                    }
+                ),
             },
         )
     }
@@ -399,6 +407,7 @@ def test_started(bench):
         "overrides": ["n=0"],
         "output_dir": str(bench.job.output_dir),
         "outcome": None,
+        "options": {"cpus": 1.5},
         "container": "c0",
         "name": "train-x-0",
         "run_id": "run-0",

@@ -1,0 +1,40 @@
+"""Composition: what is written down of where a sweep's configs come from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from omegaconf import DictConfig
+
+from . import _config_sources
+from ._config_sources import ConfigSource
+from ._private import shown_override
+from ._provenance import Composition
+
+
+def composition(config: DictConfig) -> Composition:
+    """Return where the configs of a sweep come from; asks git, once a sweep."""
+    return Composition(
+        configs=tuple(map(_plain_source, _config_sources.describe(config))),
+        overrides=tuple(shown_override(str(item)) for item in config.hydra.overrides.hydra),
+    )
+
+
+def _plain_source(source: ConfigSource) -> dict[str, Any]:
+    checkout, distribution = source.checkout, source.distribution
+    return {
+        "provider": source.provider,
+        "schema": source.schema,
+        "path": source.path,
+        "git": checkout
+        and {
+            "root": str(checkout.root),
+            "remote": checkout.remote,
+            "commit": checkout.commit,
+            "dirty": bool(checkout.changes),
+            "changes": list(checkout.changes),
+        },
+        "distribution": distribution and asdict(distribution),
+        "problem": source.problem,
+    }

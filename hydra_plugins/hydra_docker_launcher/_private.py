@@ -1,0 +1,109 @@
+"""Private: values that are not written down, of which only names are.
+
+These are the values of environment variables and of build arguments, and passwords in URLs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+HIDDEN = "<hidden>"
+#: Keys of the config below which there are names with values.
+VARIABLES = ("hydra.launcher.environment", "hydra.launcher.build.args", "hydra.job.env_set")
+_URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:\s]*)[^/\s]*@")
+
+
+def without_credentials(text: str) -> str:
+    """Return a text without the passwords and tokens of the URLs in it."""
+    return _URL_CREDENTIALS.sub(_without_user, text)
+
+
+def _without_user(match: re.Match[str]) -> str:
+    """Drop the user as well, which may be a token, but for ssh, which needs it."""
+    user = f"{match['user']}@" if "ssh" in match["scheme"] else ""
+    return f"{match['scheme']}://{user}"
+
+
+def shown_override(text: str) -> str:
+    """Return an override (or any word of a command line) without values of variables."""
+    key, equals, _ = text.partition("=")
+    name = key.lstrip("+~")
+    below = any(name == place or name.startswith(f"{place}.") for place in VARIABLES)
+    above = any(place.startswith(f"{name}.") for place in VARIABLES)
+    if equals and (below or above):
+        return f"{key}={HIDDEN}"
+    return without_credentials(text)
+
+
+def hide_variables(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's ``hydra`` node as plain values, without the values of variables.
+
+    A value that is an interpolation (``${oc.env:TOKEN}``) stays: it says where to take it from.
+    """
+    hydra: dict[str, Any] = plain(node)
+    for place in VARIABLES:
+        *parents, name = place.split(".")[1:]
+        parent: Any = hydra
+        for key in parents:
+            parent = parent.get(key) if isinstance(parent, dict) else None
+        if isinstance(parent, dict) and parent.get(name):
+            parent[name] = _hidden(parent[name], HIDDEN)
+    overrides: dict[str, Any] = hydra.get("overrides") or {}
+    for kind, items in overrides.items():
+        overrides[kind] = [shown_override(str(item)) for item in items or ()]
+    return hydra
+
+
+def shown_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``hydra.launcher`` as plain values, with the names alone of variables.
+
+    A name without a value takes the one that the environment has when the options are read again.
+    """
+    result: dict[str, Any] = plain(options)
+    result.pop("_target_", None)
+    build = result.get("build")
+    for node, name in ((result, "environment"), (build, "args")):
+        if isinstance(node, dict) and node.get(name):
+            node[name] = _hidden(node[name], None)
+    return result
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON and YAML have it, without the passwords of URLs."""
+    if isinstance(value, Mapping):
+        return {str(_key(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.name
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, (str, PurePath)):
+        return without_credentials(str(value))
+    return repr(value)
+
+
+def _key(key: Any) -> Any:
+    return key.name if isinstance(key, Enum) else key
+
+
+def _hidden(variables: Any, instead: str | None) -> Any:
+    if isinstance(variables, dict):
+        return {
+            name: value if value is None or _is_interpolation(value) else instead
+            for name, value in variables.items()
+        }
+    if isinstance(variables, list):
+        return [str(item).partition("=")[0] for item in variables]
+    return variables if _is_interpolation(variables) else instead
+
+
+def _is_interpolation(value: object) -> bool:
+    return str(value).startswith("${") and str(value).endswith("}")
