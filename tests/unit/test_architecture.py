@@ -37,6 +37,13 @@ ORDER = (
     "_remotes",
     "_source",
     # image: a name or a Dockerfile becomes an image id; what is in the image
+    "_dockerfile_words",
+    "_dockerfile",
+    "_stages",
+    "_dockerignore",
+    "_context",
+    "_requirements",
+    "_recipe",
     "_image",
     "_preflight",
     # compose: override lists become jobs; how the task function is found
@@ -73,6 +80,7 @@ ORDER = (
     # all stages, one after the other; then with the real engine and the real tracker
     "_execution",
     "_sweep",
+    "_buildkit",
     "_docker_engine",
     "_mlflow_tracker",
     "_start",
