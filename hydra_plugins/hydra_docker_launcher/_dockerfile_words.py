@@ -108,13 +108,14 @@ def _braced(text: str, variables: Variables, escape: str) -> str | None:
     name = _NAME.match(text)
     if name is None:
         return None
+    known = name[0] in variables  # before a defaultdict is asked for its value
     value, rest = _value(name[0], variables), text[name.end() :]
     if value is None or not rest:
         return value
     rule = _RULE.match(rest)
     if rule is None:
         return None
-    is_set = bool(value) or (":" not in rule[0] and name[0] in variables)
+    is_set = bool(value) or (":" not in rule[0] and known)
     if rule[0].endswith("-") and is_set:
         return value
     if rule[0].endswith("+") and not is_set:

@@ -133,7 +133,7 @@ def test_keep_only(tmp_path):
     (tmp_path / "a").chmod(0o700)
     (tmp_path / "link").symlink_to("nowhere")
     (tmp_path / "gone").symlink_to("a")
-    files = tree("a/d.txt", link="nowhere") + [TreeFile("run.sh", "100755", "")]
+    files = [*tree("a/d.txt", link="nowhere"), TreeFile("run.sh", "100755", "")]
 
     keep_only(select(files, ["a", "run.sh", "link"], Dockerignore()), tmp_path)
 
