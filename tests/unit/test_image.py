@@ -521,16 +521,16 @@ def test_base_of_a_made_dockerfile(source, shown):
             {},
             {"base": "other"},
             (
-                "hydra.launcher.build.base=other is for a commit without a Dockerfile, and Dockerfile "
-                "names its own base. Leave it out."
+                "hydra.launcher.build.base=other is for a commit without a Dockerfile, and "
+                "Dockerfile names its own base. Leave it out."
             ),
         ),
         (
             {"Dockerfile": None, "requirements.txt": ""},
             {"target": "x"},
             (
-                "hydra.launcher.build.target=x is for a Dockerfile, and commit {commit} has none: one "
-                "would be made from requirements.txt. Leave it out, or commit a Dockerfile."
+                "hydra.launcher.build.target=x is for a Dockerfile, and commit {commit} has none: "
+                "one would be made from requirements.txt. Leave it out, or commit a Dockerfile."
             ),
         ),
     ],
@@ -595,7 +595,7 @@ def test_push_that_is_refused(source, shown):
     """The registry's words."""
     engine = with_bases()
     engine.push_error = "denied"
-    with pytest.raises(ImageError, match="^denied$"):
+    with pytest.raises(ImageError, match=r"^denied$"):
         get(engine, source(), shown, push="team/train", pull_policy="never")
 
 
