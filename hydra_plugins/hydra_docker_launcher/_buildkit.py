@@ -18,6 +18,8 @@ _FOLDERS = ("/usr/bin", "/usr/local/bin")
 #: The client has BuildKit built in before this version; later it is the plugin buildx.
 _PLUGIN_SINCE = (23, 0)
 _PATIENCE = 30  # seconds that a client has for an answer
+#: Lines that only tell a step's id.
+_NOISE = re.compile(r"#\d+ sha256:[0-9a-f]{64}")
 _LAST = 20  # lines of the builder that an error shows
 
 
@@ -84,7 +86,7 @@ def _client(needs: Sequence[Need], engine: str) -> str:
     raise ImageError(
         f"The Dockerfile needs BuildKit ({', '.join(need.what for need in needs)}), and no docker "
         f"command line here can build with it:\n{found}\nInstall Docker's buildx plugin (the "
-        "package docker-buildx-plugin, or docker-buildx), or write the Dockerfile without."
+        "package docker-buildx-plugin, or docker-buildx), or write the Dockerfile without them."
     )
 
 
@@ -162,7 +164,7 @@ def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
     for line in process.stdout or ():
         text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).rstrip()
-        if text:
+        if text and _NOISE.fullmatch(text) is None:
             yield text
 
 

@@ -29,7 +29,7 @@ def forget(repository: Repository, finished: Finished) -> None:
 
 
 def test_push_and_pull(repository: Repository, registry: str) -> None:
-    """Built, pushed, removed here; pulled by digest, by tag and by content, it is the same image."""
+    """Built, pushed, removed here; pulled by digest, by tag and by content: the same image."""
     name = f"{registry}/team/built"
     built = repository.sweep(f"hydra.launcher.push={name}")
     assert built.status == 0, built.output
@@ -72,6 +72,11 @@ def test_login(repository: Repository, registry_folder: Path, tmp_path: Path) ->
         assert not (refused.folder / "sweep.json").exists()
         assert repository.api.images(name) == []
 
+        absent = repository.sweep("hydra.launcher.push=127.0.0.1:1/team/built")
+        assert absent.status == 1
+        assert "Could not push the image to 127.0.0.1:1/team/built:" in absent.output
+        assert "connection refused" in absent.output
+
         allowed = repository.sweep(
             f"hydra.launcher.push={name}", environment=credentials(tmp_path / "docker", address)
         )
@@ -79,12 +84,3 @@ def test_login(repository: Repository, registry_folder: Path, tmp_path: Path) ->
         assert "is up to date with Dockerfile" in allowed.output
         assert allowed.ledger["image"]["digest"].startswith(f"{name}@sha256:")
         forget(repository, allowed)
-
-
-def test_registry_that_is_not_there(repository: Repository) -> None:
-    """The engine's words, and what to do."""
-    finished = repository.sweep("hydra.launcher.push=127.0.0.1:1/team/built")
-    assert finished.status == 1
-    assert "Could not push the image to 127.0.0.1:1/team/built:" in finished.output
-    assert "connection refused" in finished.output
-    assert not (finished.folder / "sweep.json").exists()
