@@ -50,7 +50,7 @@ def get_image(
     """
     if options.image is not None:
         image = _pulled(engine, options.image, options.pull_policy, show)
-        return _pushed(engine, image, options.push, image.short, show)
+        return pushed(engine, image, options.push, image.short, show)
     recipe = _recipe.find(options.build, source, script)
     platform = engine.host().platform
     intake = _intake(options, recipe, platform)
@@ -63,7 +63,7 @@ def get_image(
     if found is None:
         found = _built(engine, options, plan, source, labels, show)
     image = replace(found, base=plan.base)
-    return _pushed(engine, image, options.push, _version(plan.tag), show)
+    return pushed(engine, image, options.push, _version(plan.tag), show)
 
 
 def describe(
@@ -253,8 +253,8 @@ def _built(
         return engine.build(request, folder, show)
 
 
-def _pushed(engine: Engine, image: Image, push: str | None, version: str, show: Show) -> Image:
-    """Push an image where the options say so and the registry does not have it."""
+def pushed(engine: Engine, image: Image, push: str | None, version: str, show: Show) -> Image:
+    """Push an image as ``push:version`` (None: do not) where the registry does not have it."""
     if push is None:
         return image
     there = engine.find_image(f"{push}:{version}")

@@ -189,7 +189,11 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
         library=_library(code, facts),
         labels=labels,
     )
-    return Ready(image, facts, delivered.layer, delivered.baked)
+    baked = delivered.baked
+    if baked is not None:
+        version = baked.reference.rpartition(":")[2]
+        baked = _image.pushed(engine, baked, request.options.push, version, _show)
+    return Ready(image, facts, delivered.layer, baked)
 
 
 def _ready_to_clone(

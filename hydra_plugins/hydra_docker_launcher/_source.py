@@ -230,7 +230,9 @@ def attributes(source: Source, folder: PurePath | str) -> tuple[str, ...]:
 
     They have a say in what a checkout of it holds.
     """
-    repository, commit, below = locate(Repository(source.repository), source.commit, tree_path(folder))
+    repository, commit, below = locate(
+        Repository(source.repository), source.commit, tree_path(folder)
+    )
     above = [str(PurePath(place, ".gitattributes")) for place in PurePath(below).parents]
     entries = [repository.entry(commit, path) for path in above]
     return tuple(entry.id for entry in entries if entry is not None)
