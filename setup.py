@@ -29,6 +29,7 @@ setup(
         "gitpython>=3.1.40",
         "mlflow>=3.1",
         "pyyaml>=5.1",
+        'tomli>=1.1; python_version < "3.11"',
     ],
     # To compare volumes with what the commit's DVC files pin (hydra.launcher.data_check).
     extras_require={"dvc": ["dvc>=3"]},

@@ -95,6 +95,8 @@ class FakeEngine:
     machine: Host = HOST
     images: dict[str, Image] = field(default_factory=dict)
     registry: dict[str, Image] = field(default_factory=dict)
+    #: The registry refuses a push, with these words.
+    push_error: str | None = None
     volumes: frozenset[str] = frozenset()
     #: Answers ``probe``: from a specification to exit code and output; may raise.
     answer: Callable[[ContainerSpec], tuple[int, str]] | None = None
@@ -168,6 +170,16 @@ class FakeEngine:
         image = Image(f"sha256:{len(self.builds):064x}", request.tag)
         self.images[request.tag] = image
         return image
+
+    def push(self, image: str, repository: str, tag: str, show: Show) -> Image:
+        self._note("push", image, f"{repository}:{tag}")
+        if self.push_error is not None:
+            raise ImageError(self.push_error)
+        show("layer: Pushed")
+        reference = f"{repository}:{tag}"
+        pushed = Image(image, reference, f"{repository}@sha256:{0xD16:064x}")
+        self.images[reference] = self.registry[reference] = pushed
+        return pushed
 
     def add_layer(
         self,

@@ -4,17 +4,60 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from ._changes import printable
 from ._errors import SourceError
 from ._repository import Entry, Repository
 
+_LINK = "120000"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """A file of a commit: its path, git's mode and content id, and where it leads if a link."""
+
+    path: str
+    mode: str
+    id: str
+    link: str | None = None
+
+
+def list_files(repository: Repository, commit: str, folder: str) -> list[TreeFile]:
+    """Return what ``check_out`` would write, submodules included."""
+    repository, commit, folder = locate(repository, commit, folder)
+    below = f"{folder}/" if folder else ""
+    found = []
+    for entry in repository.entries(commit, folder):
+        path = entry.path.removeprefix(below)
+        if entry.type == "commit":
+            inner = list_files(_submodule(repository, commit, entry), entry.id, "")
+            found += [replace(file, path=f"{path}/{file.path}") for file in inner]
+        else:
+            link = None
+            if entry.mode == _LINK:
+                link = repository.run("cat-file", "blob", entry.id).out
+            found.append(TreeFile(path, entry.mode, entry.id, link))
+    return found
+
+
+def locate(repository: Repository, commit: str, folder: str) -> tuple[Repository, str, str]:
+    """Return the repository, commit and folder in it that a folder, maybe of a submodule, is."""
+    parts = PurePath(folder).parts
+    for end in range(1, len(parts) + 1):
+        entry = repository.entry(commit, str(PurePath(*parts[:end])))
+        if entry is not None and entry.type == "commit":
+            inner = _submodule(repository, commit, entry)
+            rest = str(PurePath(*parts[end:])) if parts[end:] else ""
+            return locate(inner, entry.id, rest)
+    return repository, commit, folder
 
 
 def check_out(repository: Repository, commit: str, destination: Path, folder: str) -> None:
     """Write the commit's files below ``folder``, submodules included, into ``destination``."""
+    repository, commit, folder = locate(repository, commit, folder)
     entries = repository.entries(commit, folder)
     if folder and not entries:
         raise SourceError(f"Commit {commit[:10]} of {repository.root} has no folder {folder}.")

@@ -7,8 +7,9 @@ import os
 import re
 import secrets
 import tarfile
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from ipaddress import ip_network
@@ -24,6 +25,7 @@ from docker.types import Mount as DockerMount
 from docker.types import Ulimit as DockerUlimit
 from docker.utils import parse_repository_tag
 
+from . import _buildkit
 from ._engine import BuildRequest, ContainerSpec, ContainerState, Host, Image, Show
 from ._errors import DockerLauncherError, EngineError, ImageError
 from ._interrupt import held_back
@@ -33,6 +35,14 @@ NO_ENGINE = (
     "No Docker engine answers{where}: {reason}\n"
     "Start Docker (`docker info` must work for this user), or set DOCKER_HOST."
 )
+NO_PUSH = (
+    "{error}\nSee that the registry is there and that you may push to it (`docker login "
+    "{registry}`), or leave hydra.launcher.push out."
+)
+#: Names of images that are built here; no registry has them.
+OWN_NAMES = ("hydra-docker/", "docker.io/hydra-docker/")
+#: Docker's words for what the kernel calls a machine.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
 class DockerEngine:
@@ -53,6 +63,7 @@ class DockerEngine:
     def host(self) -> Host:
         with _engine_errors("ask the engine about its machine"):
             info = self._api.info()
+        architecture = ARCHITECTURES.get(info["Architecture"], info["Architecture"])
         return Host(
             name=info["Name"],
             engine=f"Docker {info['ServerVersion']}",
@@ -64,6 +75,7 @@ class DockerEngine:
             architecture=info.get("Architecture"),
             storage=info.get("Driver"),
             cgroup=info.get("CgroupVersion"),
+            platform=f"{info['OSType']}/{architecture}",
         )
 
     def _gateway(self) -> str | None:
@@ -91,32 +103,43 @@ class DockerEngine:
 
     def pull(self, reference: str, show: Show) -> Image:
         name, tag = parse_repository_tag(reference)
-        shown: dict[str, str] = {}
         with _engine_errors(f"pull the image {reference}", ImageError):
-            for step in self._api.pull(name, tag=tag or "latest", stream=True, decode=True):
-                if "error" in step:
-                    raise ImageError(f"Could not pull the image {reference}: {step['error']}")
-                layer, status = step.get("id", ""), step.get("status", "")
-                if shown.get(layer) != status:
-                    shown[layer] = status
-                    show(f"{layer}: {status}" if layer else status)
+            steps = self._api.pull(name, tag=tag or "latest", stream=True, decode=True)
+            for line in _progress(steps, f"pull the image {reference}"):
+                show(line)
         image = self.find_image(reference)
         if image is None:
             raise ImageError(f"The engine has pulled {reference}, but does not know it")
         return image
 
     def build(self, request: BuildRequest, context: Path, show: Show) -> Image:
+        if request.needs:
+            with _engine_errors("tell which engine it is"):
+                info = self._api.info()
+            _buildkit.build(request, context, show, info["ID"], info["ServerVersion"])
+        else:
+            self._build(request, context, show)
+        image = self.find_image(request.tag)
+        if image is None:
+            raise ImageError(f"The engine has built {request.tag}, but does not know it")
+        return image
+
+    def _build(self, request: BuildRequest, context: Path, show: Show) -> None:
+        """Build with the engine's own builder."""
         last: list[str] = []
-        with _engine_errors(f"build the image {request.tag}", ImageError):
+        with (
+            _packed(request, context) as (archive, dockerfile),
+            _engine_errors(f"build the image {request.tag}", ImageError),
+        ):
             for step in self._api.build(
-                path=str(context),
+                fileobj=archive,
+                custom_context=True,
+                dockerfile=dockerfile,
                 tag=request.tag,
-                dockerfile=request.dockerfile,
                 target=request.target,
                 buildargs=dict(request.args),
                 network_mode=request.network,
                 labels=dict(request.labels),
-                pull=request.pull,
                 rm=True,
                 forcerm=True,
                 decode=True,
@@ -130,10 +153,27 @@ class DockerEngine:
                         f"{step['error'].strip()}\nThe builder's last lines:\n"
                         + "\n".join(f"  {line}" for line in last)
                     )
-        image = self.find_image(request.tag)
-        if image is None:
-            raise ImageError(f"The engine has built {request.tag}, but does not know it")
-        return image
+
+    def push(self, image: str, repository: str, tag: str, show: Show) -> Image:
+        reference = f"{repository}:{tag}"
+        had = self.find_image(reference)
+        try:
+            with _engine_errors(f"push the image {reference}", ImageError):
+                self._api.tag(image, repository, tag, force=True)
+                steps = self._api.push(repository, tag=tag, stream=True, decode=True)
+                for line in _progress(steps, f"push the image to {reference}"):
+                    show(line)
+        except BaseException as error:
+            if had is None:
+                self.remove_image(reference)
+            if isinstance(error, ImageError):
+                registry = repository.partition("/")[0]
+                raise ImageError(NO_PUSH.format(error=error, registry=registry)) from error
+            raise
+        pushed = self.find_image(reference)
+        if pushed is None:
+            raise ImageError(f"The engine has pushed {reference}, but does not know it")
+        return pushed
 
     def add_layer(
         self,
@@ -429,10 +469,64 @@ def _device_requests(spec: ContainerSpec) -> list[DeviceRequest]:
 
 
 def _image(found: dict[str, Any], reference: str) -> Image:
-    digests = found.get("RepoDigests") or []
-    name = parse_repository_tag(reference)[0]
+    digests = [
+        digest
+        for digest in found.get("RepoDigests") or []
+        # Where containerd stores the images, one has a digest without any registry.
+        if not digest.startswith(OWN_NAMES)
+    ]
+    name = parse_repository_tag(reference)[0].removeprefix("docker.io/").removeprefix("library/")
     own = next((digest for digest in digests if digest.split("@")[0] == name), None)
-    return Image(id=found["Id"], reference=reference, digest=own or next(iter(digests), None))
+    return Image(
+        id=found["Id"],
+        reference=reference,
+        digest=own or next(iter(digests), None),
+        triggers=tuple((found.get("Config") or {}).get("OnBuild") or ()),
+    )
+
+
+def _progress(steps: Iterable[dict[str, Any]], doing: str) -> Iterator[str]:
+    """Yield a line for each change in a pull or a push; raise where it fails."""
+    shown: dict[str, str] = {}
+    for step in steps:
+        if "error" in step:
+            raise ImageError(f"Could not {doing}: {step['error']}")
+        layer, status = step.get("id", ""), step.get("status", "")
+        if status and shown.get(layer) != status:
+            shown[layer] = status
+            yield f"{layer}: {status}" if layer else status
+
+
+@contextmanager
+def _packed(request: BuildRequest, context: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """Pack a context and its Dockerfile, which no COPY may see unless it is in the context."""
+    extra = {}
+    dockerfile = request.dockerfile
+    if (context / ".dockerignore").exists():
+        # It says whether the Dockerfile may be seen.
+        if not (context / dockerfile).exists():
+            extra = {dockerfile: request.text}
+    else:
+        dockerfile = ".hydra-docker.Dockerfile"
+        extra = {dockerfile: request.text, ".dockerignore": f"{dockerfile}\n.dockerignore\n"}
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for path in sorted(context.rglob("*")):
+                name = str(path.relative_to(context))
+                archive.add(path, name, recursive=False, filter=_of_root)
+            for name, text in extra.items():
+                content = text.encode()
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        file.seek(0)
+        yield file, dockerfile
+
+
+def _of_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
 
 
 def _printable(text: str) -> Iterator[str]:

@@ -30,15 +30,24 @@ class Host:
     architecture: str | None = None
     storage: str | None = None
     cgroup: str | None = None
+    #: What its images are for: operating system/architecture, in Docker's words.
+    platform: str = "linux/amd64"
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image. ``id`` is its content's digest; ``digest`` is ``repository@sha256:…`` or None."""
+    """One image. ``id`` is its content's digest; ``digest`` is ``repository@sha256:…`` or None.
+
+    ``base`` is what a build has started from: the reference of its Dockerfile, a space, and that
+    image's repository digest or else its id. None: not built here, or from nothing.
+    """
 
     id: str
     reference: str
     digest: str | None = None
+    base: str | None = None
+    #: What it does to a build that starts from it (ONBUILD).
+    triggers: tuple[str, ...] = ()
 
     @property
     def short(self) -> str:
@@ -47,16 +56,25 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """Something that needs BuildKit: what, and the first Docker whose BuildKit has it."""
+
+    what: str
+    since: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What to build. ``dockerfile`` is relative to the context."""
+    """What to build. ``dockerfile`` is its path in the context, ``text`` what it says."""
 
     tag: str
     dockerfile: str
+    text: str
     target: str | None
     args: tuple[tuple[str, str], ...]
     network: str | None
     labels: tuple[tuple[str, str], ...]
-    pull: bool
+    needs: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +168,14 @@ class Engine(Protocol):
         """Pull an image, showing progress."""
 
     def build(self, request: BuildRequest, context: Path, show: Show) -> Image:
-        """Build an image from a folder, but for what its .dockerignore names.
+        """Build an image from all of a folder, showing the builder's output.
 
-        Shows the builder's output.
+        The Dockerfile need not be in it. Where it needs BuildKit and there is none, raises
+        ``ImageError`` that says what is missing.
         """
+
+    def push(self, image: str, repository: str, tag: str, show: Show) -> Image:
+        """Push an image (an id) as ``repository:tag``, and return it with its digest there."""
 
     def add_layer(
         self,

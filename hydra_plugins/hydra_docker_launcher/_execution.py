@@ -220,10 +220,12 @@ def _identify(pinned: _Pinned, batch: Batch) -> dict[int, tuple[DataIdentity, ..
 
 def _print(pinned: _Pinned, plans: Sequence[RunnableJob]) -> None:
     code = pinned.code
-    image = _image.describe(pinned.options, code.source, code.script)
+    image, *made = _image.describe(pinned.engine, pinned.options, code.source, code.script)
     print(f"# IMAGE is {image}, with the files of commit {code.source.commit}")
     cloned = f", which each container clones from {code.clone.shown}" if code.clone else ""
     print(f"# at {code.source.root}{cloned}. Nothing has been started.")
+    for line in made:
+        print(f"#   {line}")
     for plan in plans:
         print(f"\n# {plan.title}\n{_dry_run.docker_run(plan.spec)}")
 

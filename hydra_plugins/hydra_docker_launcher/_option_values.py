@@ -226,3 +226,23 @@ def restart(value: object) -> Restart:
         return Restart(name)
     valid = ("no", "on-failure", "on-failure:<times>", "unless-stopped", "always")
     raise ValueError(valid_are(valid, text))
+
+
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+#: The first part is a host if it has a dot or a port, or is localhost.
+_HOST = (
+    r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|(?:[A-Za-z0-9-]+|\[[0-9a-fA-F:]+\])(?=:))"
+    r"(?::[0-9]+)?"
+)
+_REPOSITORY = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*")
+
+
+def repository(value: object) -> str:
+    """Read the name of a repository of images, without a tag."""
+    text = str(value)
+    if _REPOSITORY.fullmatch(text) is None:
+        raise ValueError(
+            "must be a repository's name in small letters and without a tag, for example "
+            "team/train or registry.example:5000/team/train"
+        )
+    return text.removeprefix("docker.io/")

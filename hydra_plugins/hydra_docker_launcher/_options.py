@@ -29,6 +29,7 @@ class Build:
     target: str | None
     args: tuple[tuple[str, str], ...]
     network: str | None
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class SweepOptions:
     dry_run: bool
     keep: str
     mlflow: Mlflow
+    push: str | None = None
 
 
 #: Options that must be the same for all jobs of a sweep.
@@ -170,6 +172,7 @@ def _sweep_options(read: Reader, environ: Mapping[str, str], folder: Path) -> Sw
             target=build.text("target"),
             args=build.pairs("args", environ),
             network=build.text("network"),
+            base=build.text("base"),
         ),
         pull_policy=read.choice("pull_policy", ("always", "missing", "never")),
         commit=read.required("commit"),
@@ -190,6 +193,7 @@ def _sweep_options(read: Reader, environ: Mapping[str, str], folder: Path) -> Sw
             run_name=mlflow.text("run_name"),
             tags=mlflow.pairs("tags"),
         ),
+        push=read.optional("push", values.repository),
     )
 
 

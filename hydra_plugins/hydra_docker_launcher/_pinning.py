@@ -160,6 +160,12 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
     labels = _plan.labels(request.sweep, code.source.commit, code.identity.name)
     image = _image.get_image(engine, request.options, code.source, code.script, labels, _show)
     log.info("Image %s (%s)", image.reference, image.short)
+    if image.digest is None:
+        log.warning(
+            "The image %s exists only on this engine, and nobody else can run it. "
+            "hydra.launcher.push=REPOSITORY pushes it to a registry.",
+            image.short,
+        )
     facts = _preflight.inspect_image(
         engine,
         image,
@@ -183,7 +189,11 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
         library=_library(code, facts),
         labels=labels,
     )
-    return Ready(image, facts, delivered.layer, delivered.baked)
+    baked = delivered.baked
+    if baked is not None:
+        version = baked.reference.rpartition(":")[2]
+        baked = _image.pushed(engine, baked, request.options.push, version, _show)
+    return Ready(image, facts, delivered.layer, baked)
 
 
 def _ready_to_clone(

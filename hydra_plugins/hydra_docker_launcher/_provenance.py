@@ -100,6 +100,7 @@ class Record:
             "mlflow.source.git.repoURL": self.code.source.remote_url,
             "mlflow.docker.image.uri": self.ready.image.digest or self.ready.image.reference,
             "mlflow.docker.image.id": self.ready.image.id,
+            f"{LABEL_PREFIX}image.base": self.ready.image.base,
             f"{LABEL_PREFIX}parent_commit": self.code.source.parent,
             f"{LABEL_PREFIX}pushed": _flag(self.code.pushed),
             f"{LABEL_PREFIX}delivered.uri": None
@@ -161,6 +162,7 @@ class Record:
             "configs": [dict(config) for config in self.origin.composition.configs],
             "image": {
                 **_image(image),
+                "base": image.base,
                 "system": facts.system,
                 "libc": facts.libc,
                 "executable": facts.executable,

@@ -24,7 +24,7 @@ from ._changes import (
     printable,
     written_by_runs,
 )
-from ._checkout import check_out
+from ._checkout import TreeFile, check_out, list_files, locate
 from ._errors import SourceError
 from ._private import without_credentials
 from ._repository import Repository, own_environment, tree_path
@@ -220,6 +220,26 @@ def files(source: Source, folder: PurePath | str = "") -> frozenset[str]:
 
 
 @own_environment()
+def tree(source: Source, folder: PurePath | str = "") -> tuple[TreeFile, ...]:
+    """Return the files and links below ``folder``, submodules included, relative to it."""
+    return tuple(list_files(Repository(source.repository), source.commit, tree_path(folder)))
+
+
+@own_environment()
+def attributes(source: Source, folder: PurePath | str) -> tuple[str, ...]:
+    """Return the content ids of the .gitattributes in the folders above ``folder``.
+
+    They have a say in what a checkout of it holds.
+    """
+    repository, commit, below = locate(
+        Repository(source.repository), source.commit, tree_path(folder)
+    )
+    above = [str(PurePath(place, ".gitattributes")) for place in PurePath(below).parents]
+    entries = [repository.entry(commit, path) for path in above]
+    return tuple(entry.id for entry in entries if entry is not None)
+
+
+@own_environment()
 def folder_id(source: Source, folder: PurePath | str) -> str | None:
     """Return the object id of a folder of the commit: equal ids mean equal files in it.
 
@@ -233,10 +253,12 @@ def folder_id(source: Source, folder: PurePath | str) -> str | None:
 def read_text(source: Source, path: PurePath | str) -> str | None:
     """Return a file's text as the commit has it, no filter applied; None where it has none.
 
-    A symbolic link is not followed: None.
+    A symbolic link is not followed: None. A file of a submodule is one of the commit.
     """
-    repository = Repository(source.repository)
-    entry = repository.entry(source.commit, tree_path(path))
+    whole = PurePath(tree_path(path))
+    folder = tree_path(whole.parent)
+    repository, commit, folder = locate(Repository(source.repository), source.commit, folder)
+    entry = repository.entry(commit, tree_path(PurePath(folder, whole.name)))
     if entry is None or entry.mode not in {"100644", "100755"}:
         return None
     return os.fsencode(repository.run("cat-file", "blob", entry.id).out).decode(errors="replace")

@@ -18,8 +18,8 @@ class BuildConf:
     """How to build the image, always from the pinned commit (Compose: ``build``)."""
 
     # Folder of the repository that is sent to the builder, relative to the repository's root.
-    # null: the folder of `dockerfile` if that is given, else the one of the Dockerfile that is
-    # nearest to the script (its own folder, then the parents up to the root).
+    # null: the root if `dockerfile` is given, else the folder of the Dockerfile that is nearest to
+    # the script (its own folder, then the parents up to the root).
     context: Optional[str] = None
 
     # The Dockerfile, relative to `context`. null: Dockerfile
@@ -33,6 +33,12 @@ class BuildConf:
 
     # Network of the RUN instructions: default, host, none, or a network's name.
     network: Optional[str] = None
+
+    # Where the commit has no Dockerfile, one is made from the requirements file nearest to the
+    # script: uv.lock, poetry.lock, pylock.toml, requirements.lock, requirements.txt, or the
+    # dependencies of pyproject.toml. This is the image that it starts from.
+    # null: python:3.11-slim, with the minor version of the Python that launches
+    base: Optional[str] = None
 
 
 @dataclass
@@ -90,6 +96,11 @@ class DockerLauncherConf:
 
     # When to pull `image` (or the base image of a build): always, missing, never.
     pull_policy: str = "missing"
+
+    # Repository to push the image to, once, before the jobs: team/train, host:port/team/train. Its
+    # tag is a hash of what it was built from; where the registry has it, it is pulled, not built.
+    # null: it stays on this engine, and only this engine can run it again.
+    push: Optional[str] = None
 
     # Any git revision: a branch, a tag, a commit, HEAD~2 (which Hydra's command line wants quoted:
     # "hydra.launcher.commit='HEAD~2'").

@@ -13,6 +13,7 @@ from typing import Any
 import docker
 import pytest
 from docker.errors import APIError, DockerException, ImageNotFound
+from registry import running_registry
 from sweep_command import MakeRepository, Repository, command_environment
 
 BASE = os.environ.get("HYDRA_DOCKER_TEST_BASE") or "hydra-docker-launcher-base:bookworm"
@@ -73,6 +74,18 @@ def empty_image(api: docker.APIClient) -> str:
     if not api.images(tag):
         api.import_image_from_data(_tar({"README": b"nothing here\n"}).read(), *tag.split(":"))
     return tag
+
+
+@pytest.fixture(scope="session")
+def registry_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="session")
+def registry(api: docker.APIClient, registry_folder: Path) -> Iterator[str]:
+    """The ``host:port`` of a registry that everybody may push to."""
+    with running_registry(api, registry_folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

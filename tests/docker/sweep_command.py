@@ -300,8 +300,9 @@ def _kept(finished: Finished, line: Iterable[str]) -> list[str]:
 
 
 def _is_built(image: Mapping[str, Any]) -> bool:
-    tags = image["RepoTags"] or []
-    return any(tag.startswith("hydra-docker/") for tag in tags)
+    """Tell whether an image is one that stays: built here, or from a registry of the tests."""
+    names = [*(image["RepoTags"] or []), *(image["RepoDigests"] or [])]
+    return any(name.startswith(("hydra-docker/", "127.0.0.1:")) for name in names)
 
 
 def command_environment(cache: Path) -> dict[str, str]:

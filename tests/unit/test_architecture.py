@@ -39,6 +39,13 @@ ORDER = (
     "_source",
     "_config_sources",
     # image: a name or a Dockerfile becomes an image id; what is in the image
+    "_dockerfile_words",
+    "_dockerfile",
+    "_stages",
+    "_dockerignore",
+    "_context",
+    "_requirements",
+    "_recipe",
     "_image",
     "_preflight",
     "_machine",
@@ -81,6 +88,7 @@ ORDER = (
     # all stages, one after the other; then with the real engine and the real tracker
     "_execution",
     "_sweep",
+    "_buildkit",
     "_docker_engine",
     "_mlflow_tracker",
     "_start",

@@ -13,7 +13,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +243,35 @@ def test_image_of_the_commit(bench):
     assert [call for call in bench.engine.calls if call[0] == "remove_image"] == [
         ("remove_image", layer)
     ]
+
+
+def test_image_of_the_commit_that_is_pushed(bench):
+    """Both images are pushed, the one of the commit under its own tag; its digest is recorded."""
+    bench.sweep("hydra.launcher.delivery=image", "hydra.launcher.push=team/x").launch([["lr=1"]], 0)
+    tag = bench.engine.layers[0][1].rpartition(":")[2]
+    found = bench.engine.images[f"team/x:{tag}"]
+    assert bench.ledger["delivered"] == {
+        "reference": f"team/x:{tag}",
+        "id": found.id,
+        "digest": found.digest,
+    }
+    assert [call for call in bench.engine.calls if call[0] == "push"] == [
+        ("push", IMAGE.id, f"team/x:{IMAGE.short}"),
+        ("push", found.id, f"team/x:{tag}"),
+    ]
+
+
+@pytest.mark.parametrize("digest", [None, "train@sha256:2"])
+def test_image_that_exists_only_here(bench, caplog, digest):
+    """A warning in one line says so, and how to push it; none where a registry has it."""
+    bench.engine.images["train:1"] = replace(IMAGE, digest=digest)
+    bench.sweep().launch([["lr=1"]], 0)
+    told = [record.getMessage() for record in caplog.records if "only on this engine" in record.msg]
+    expected = (
+        "The image 111111111111 exists only on this engine, and nobody else can run it. "
+        "hydra.launcher.push=REPOSITORY pushes it to a registry."
+    )
+    assert told == ([] if digest else [expected])
 
 
 def test_as_the_basic_launcher(bench):

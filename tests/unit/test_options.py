@@ -47,8 +47,10 @@ EVERY: dict[str, Any] = {
         "target": "runtime",
         "args": {"CUDA": 12, "DEBUG": False, "TOKEN": None, "UNKNOWN": None},
         "network": "host",
+        "base": "python:3.12-slim",
     },
     "pull_policy": "always",
+    "push": "docker.io/team/train",
     "commit": "v1.2",
     "dirty": "ignore",
     "snapshot_limit": "1g",
@@ -175,6 +177,7 @@ def test_every_option(tmp_path):
                 target="runtime",
                 args=(("CUDA", "12"), ("DEBUG", "false"), ("TOKEN", "of the host")),
                 network="host",
+                base="python:3.12-slim",
             ),
             pull_policy="always",
             commit="v1.2",
@@ -195,6 +198,7 @@ def test_every_option(tmp_path):
                 run_name="first",
                 tags=(("stage", "draft"),),
             ),
+            push="team/train",
         ),
         job=JobOptions(
             cpus=2.0,
@@ -289,7 +293,8 @@ def test_misspelt_name_in_a_part(tmp_path):
     assert refusal(tmp_path, build={"dockerfil": "x"}) == (
         "hydra.launcher.build.dockerfil is not an option of hydra/launcher=docker. "
         "Did you mean build.dockerfile?\n"
-        "Valid are: build.context, build.dockerfile, build.target, build.args, build.network"
+        "Valid are: build.context, build.dockerfile, build.target, build.args, build.network, "
+        "build.base"
     )
     assert refusal(tmp_path, clone={"sshkey": "x"}) == (
         "hydra.launcher.clone.sshkey is not an option of hydra/launcher=docker. "
@@ -326,7 +331,7 @@ def test_files_of_a_clone(tmp_path, name):
     )
 
 
-@pytest.mark.parametrize("name", ["retries", "resume", "detach", "redact", "push"])
+@pytest.mark.parametrize("name", ["retries", "resume", "detach", "redact"])
 def test_options_whose_turn_is_later(tmp_path, name):
     """What is not there yet is refused, not ignored."""
     assert refusal(tmp_path, **{name: True}).startswith(
@@ -351,6 +356,10 @@ A_GPU = "valid is: a number, all, or a list of device ids"
 A_RESTART = "valid is: no, on-failure, on-failure:<times>, unless-stopped, always"
 A_DEVICE = "must be host_path[:container_path[:permissions]]"
 A_VOLUME = "must be source:target or source:target:ro"
+A_REPOSITORY = (
+    "must be a repository's name in small letters and without a tag, for example team/train or "
+    "registry.example:5000/team/train"
+)
 A_PATH = "must be an absolute path in the container, not /"
 
 
@@ -388,6 +397,10 @@ A_PATH = "must be an absolute path in the container, not /"
             {"remote": "--upload-pack=x"},
             "remote=--upload-pack=x: must be the name of a remote, or a URL",
         ),
+        ({"push": "team/train:3"}, f"push=team/train:3: {A_REPOSITORY}"),
+        ({"push": "Team/train"}, f"push=Team/train: {A_REPOSITORY}"),
+        ({"push": "team/train@sha256:1"}, f"push=team/train@sha256:1: {A_REPOSITORY}"),
+        ({"push": True}, f"push=True: {A_REPOSITORY}"),
         ({"keep": "fail"}, "keep=fail: valid is: none, failed, all; did you mean failed?"),
         ({"user": "me"}, "user=me: valid is: host, image, uid, uid:gid"),
         ({"user": "hots"}, "user=hots: valid is: host, image, uid, uid:gid; did you mean host?"),
@@ -645,6 +658,7 @@ def test_sweep_wide():
         "dry_run",
         "keep",
         "mlflow",
+        "push",
     )
 
 

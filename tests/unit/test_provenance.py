@@ -120,7 +120,12 @@ RECORD = Record(
         patch=b"a patch",
     ),
     ready=Ready(
-        image=Image("sha256:" + "1" * 64, "train:1", "registry/train@sha256:" + "2" * 64),
+        image=Image(
+            "sha256:" + "1" * 64,
+            "train:1",
+            "registry/train@sha256:" + "2" * 64,
+            base="python:3.11 sha256:3",
+        ),
         facts=Facts(
             executable="python3",
             python="3.12.4",
@@ -179,6 +184,7 @@ FACTS = {
         "reference": "train:1",
         "id": "sha256:" + "1" * 64,
         "digest": "registry/train@sha256:" + "2" * 64,
+        "base": "python:3.11 sha256:3",
         "system": "Debian GNU/Linux 13 (trixie)",
         "libc": "glibc-2.41",
         "executable": "python3",
@@ -300,6 +306,7 @@ def test_tags():
         "mlflow.source.git.repoURL": "https://example.org/project.git",
         "mlflow.docker.image.uri": "registry/train@sha256:" + "2" * 64,
         "mlflow.docker.image.id": "sha256:" + "1" * 64,
+        "hydra.docker.image.base": "python:3.11 sha256:3",
         "hydra.docker.parent_commit": "a" * 40,
         "hydra.docker.pushed": "false",
         "hydra.docker.delivered.id": "sha256:" + "4" * 64,

@@ -59,7 +59,12 @@ from hydra_plugins.hydra_docker_launcher._tracking import (
 
 GIB = 1024**3
 NOW = "2026-11-22T10:00:00+00:00"
-IMAGE = Image("sha256:" + "1" * 64, "train:1", "registry/train@sha256:" + "2" * 64)
+IMAGE = Image(
+    "sha256:" + "1" * 64,
+    "train:1",
+    "registry/train@sha256:" + "2" * 64,
+    base="python:3.11 sha256:3",
+)
 STATE = ContainerState(False, 0, False, False, None, "", "2026-11-22T10:00:01Z", "2026-…:02Z")
 OPTIONS = SweepOptions(
     image="train:1",
@@ -93,6 +98,7 @@ SWEEP_TAGS = {
     "mlflow.source.git.dirty": "false",
     "mlflow.source.git.branch": "main",
     "mlflow.docker.image.uri": IMAGE.digest,
+    "hydra.docker.image.base": IMAGE.base,
     "mlflow.docker.image.id": IMAGE.id,
     "hydra.docker.sweep": "s",
     "hydra.docker.folder": "{folder}",
