@@ -82,7 +82,7 @@ def trees(folder: Path, image: str, rounds: int) -> None:
         per_job: dict[str, list[float]] = {name: [] for name in apps}
         first: dict[str, list[float]] = {name: [] for name in apps}
         for number in range(rounds + 1):
-            for name, app in apps.items():
+            for name, app in (apps.items(), reversed(apps.items()))[number % 2]:
                 sweep = f"multirun/{how}-{number}"
                 command = [
                     *(sys.executable, "app.py", "-m", f"+x={numbers}", "hydra/launcher=docker"),
