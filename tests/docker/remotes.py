@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 from sweep_command import wait_for
@@ -121,6 +122,7 @@ class SshServer:
                 process_factory=_upload_pack,
                 encoding=None,
             )
+            self._server = server
             self.port = server.get_port()
             started.set()
 
@@ -131,6 +133,15 @@ class SshServer:
         self.known_hosts.write_text(f"[localhost]:{self.port} {public}")
 
     def close(self) -> None:
+        async def end() -> None:
+            self._server.close()
+            await self._server.wait_closed()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
 
 
@@ -142,10 +153,18 @@ async def _upload_pack(process: asyncssh.SSHServerProcess) -> None:
         *("git", "-c", "safe.directory=*", "upload-pack", path),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
     )
-    await process.redirect(git.stdin, git.stdout, git.stderr)
-    process.exit(await git.wait())
+    asked = asyncio.create_task(_pump(process.stdin, git.stdin))
+    await _pump(git.stdout, process.stdout)
+    status = await git.wait()
+    asked.cancel()
+    process.exit(status)
+
+
+async def _pump(source: Any, sink: Any) -> None:
+    while data := await source.read(65536):
+        sink.write(data)
+        await sink.drain()
 
 
 def _answers(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -19,12 +20,13 @@ from sweep_command import Finished, MakeRepository, Repository
 APT = "apt-get update -qq && apt-get install -y -qq --no-install-recommends"
 CLONE = "hydra.launcher.delivery=clone"
 IMAGE = "hydra.launcher.delivery=image"
+LARGE = "what is in the file\n"
 
 
 @pytest.fixture(scope="session")
 def git_image(api: docker.APIClient, hydra_image: str) -> str:
-    """An image with git and an ssh client as well."""
-    dockerfile = f"FROM {hydra_image}\nRUN {APT} git openssh-client\n"
+    """An image with git, git-lfs and an ssh client as well."""
+    dockerfile = f"FROM {hydra_image}\nRUN {APT} git git-lfs openssh-client\n"
     return build_image(api, f"{hydra_image}-git", {"Dockerfile": dockerfile.encode()})
 
 
@@ -68,6 +70,19 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
+def add_lfs_file(repository: Repository, remote: Path) -> None:
+    """Commit and push what git-lfs would: a pointer, and the content to the remote's store."""
+    digest = hashlib.sha256(LARGE.encode()).hexdigest()
+    content = remote / "lfs" / "objects" / digest[:2] / digest[2:4] / digest
+    content.parent.mkdir(parents=True)
+    content.write_text(LARGE)
+    version = "version https://git-lfs.github.com/spec/v1"
+    repository.write("large", f"{version}\noid sha256:{digest}\nsize {len(LARGE)}\n")
+    repository.write(".gitattributes", "large filter=lfs diff=lfs merge=lfs -text\n")
+    repository.commit()
+    repository.git("push", "--quiet", "origin", "main")
+
+
 def answers(finished: Finished) -> dict[str, Any]:
     assert finished.status == 0, finished.output
     assert finished.outcomes == ["completed"], finished.output
@@ -93,10 +108,21 @@ def nowhere(text: str, finished: Finished) -> None:
 
 @pytest.mark.parametrize("how", ["copy", "clone"])
 def test_files(repository: Repository, base: Path, how: str) -> None:
-    """The commit's files are there, submodules at their recorded commits, edits are not."""
+    """The commit's files are there, submodules at their recorded commits, edits are not.
+
+    Files in Git LFS come with a clone; those of the other ways are the host's git's business.
+    """
+    if how == "clone":
+        add_lfs_file(repository, base / "app.git")
     repository.write("tools/run.sh", "edited").chmod(0o644)
     finished = repository.sweep(f"hydra.launcher.delivery={how}", "hydra.launcher.dirty=ignore")
-    assert answers(finished) == as_expected(repository, git=how == "clone")
+    found = answers(finished)
+    if how == "clone":
+        found["files"] = [
+            name for name in found["files"] if name not in ("large", ".gitattributes")
+        ]
+        assert found.pop("large") == LARGE
+    assert found == as_expected(repository, git=how == "clone")
     if how == "clone":
         commit = repository.commits[-1][:12]
         line = f"Cloning {base / 'app.git'} at {commit} into {repository.root}"

@@ -90,6 +90,12 @@ def test_commit_that_is_not_pushed(project, tmp_path):
         error=SourceError
     )
 
+    project.source = replace(project.source, branch="main", parent=project.source.commit)
+    assert project.refusal(error=SourceError).endswith(
+        "Commit the changes and push them, or use hydra.launcher.delivery=copy, which needs no "
+        "remote."
+    )
+
     project.git("push", "--quiet", "origin", "main")
     assert project.find().refs == ("refs/heads/main",)
 

@@ -578,7 +578,8 @@ def test_secrets(sweep, play, keep, folder):
     (job.paths.secrets / "ssh_key").write_text("private")
     sweep.plays(_0=play)
     sweep.run(job, keep=keep)
-    assert list(job.paths.private.rglob("*")) == ([job.paths.secrets] if folder else [])
+    assert list(job.paths.private.rglob("se*")) == ([job.paths.secrets] if folder else [])
+    assert list(job.paths.private.rglob("ssh_key")) == []
 
 
 def test_secrets_after_ctrl_c(sweep):
