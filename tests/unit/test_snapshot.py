@@ -169,6 +169,15 @@ class TestContent:
         repo.write("train.py", "being edited\n")
         assert snap(repo, revision=old) == Source(repo.root, old, None, None)
 
+    def test_named_by_its_id(self, repo: GitRepository) -> None:
+        """An earlier snapshot can be named as any commit, and is known as what it is."""
+        repo.write("train.py", "edited\n")
+        source = snap(repo)
+        repo.write("train.py", "edited once more\n")
+        named = pin_at(repo.root, source.commit[:10])
+        assert named == replace(source, branch=None)
+        assert patch(named) == patch(source)
+
     def test_the_same_commit_by_another_name(self, repo: GitRepository) -> None:
         """A tag of the commit that is checked out is the commit that is being edited."""
         repo.git("tag", "v1")
