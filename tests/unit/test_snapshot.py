@@ -661,6 +661,13 @@ def worktree(repo: GitRepository, folder: Path) -> GitRepository:
     return GitRepository(folder / "side")
 
 
+def worktree_of_a_bare_one(repo: GitRepository, folder: Path) -> GitRepository:
+    repo.git("clone", "--quiet", "--bare", str(repo.root), str(folder / "bare.git"))
+    bare = GitRepository(folder / "bare.git")
+    bare.git("worktree", "add", "--quiet", "-b", "side", str(folder / "side"))
+    return GitRepository(folder / "side")
+
+
 def in_a_submodule(repo: GitRepository, folder: Path) -> GitRepository:
     around = init(folder / "around")
     around.add_submodule(repo, "libs/project")
@@ -721,8 +728,8 @@ def merge_commit(repo: GitRepository, folder: Path) -> GitRepository:
 
 
 KINDS = (
-    *(detached, shallow, worktree, in_a_submodule, with_remote, partial, name_clash),
-    *(renamed_root, empty_commit, sha256, linked_git_dir, merge_commit),
+    *(detached, shallow, worktree, worktree_of_a_bare_one, in_a_submodule, with_remote),
+    *(partial, name_clash, renamed_root, empty_commit, sha256, linked_git_dir, merge_commit),
 )
 
 
@@ -768,6 +775,10 @@ class TestOddRepositories:
         assert f"git config --global --add safe.directory {repo.root}" in refused(repo)
         with Path(os.environ["GIT_CONFIG_GLOBAL"]).open("a") as config:
             config.write(f"[safe]\n\tdirectory = {repo.root}\n")
+        assert exported(pin_at(repo.root, dirty="ignore"), tmp_path / "clean") == {
+            "train.py": b"print('hello')\n",
+            "model.py": b"layers = 2\n",
+        }
         assert exported(snap(repo), tmp_path / "out") == working_tree(repo)
 
     def test_no_name_of_the_user(
