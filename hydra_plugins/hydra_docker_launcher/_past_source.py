@@ -10,16 +10,27 @@ from pathlib import Path
 
 from ._errors import ReproduceError, SourceError
 from ._repository import Repository, own_environment
-from ._source import Source
+from ._source import Source, restore_snapshot
 
 
 @own_environment()
-def locate(source: Source, here: Sequence[Path], remote: str | None, cache: Path) -> Source:
+def locate(
+    source: Source,
+    here: Sequence[Path],
+    remote: str | None,
+    cache: Path,
+    patch: bytes | None = None,
+) -> Source:
     """Return ``source`` with the place of a repository that has its commit.
 
     The folders ``here`` are looked at first, then ``remote`` (an address) is cloned, or its clone
-    below ``cache`` brought up to date. Raises ``ReproduceError`` where none has the commit.
+    below ``cache`` brought up to date. Of a snapshot, its parent is looked for, and ``patch`` makes
+    it again there. Raises ``ReproduceError`` where none has the commit.
     """
+    if source.parent is not None and patch is not None:
+        parent = replace(source, commit=source.parent, parent=None)
+        found = locate(parent, here, remote, cache)
+        return restore_snapshot(replace(source, clone=found.clone), patch)
     tried = []
     for folder in dict.fromkeys(here):
         repository = _repository(folder)
