@@ -166,10 +166,11 @@ def _require_place(jobs: Sequence[JobOptions]) -> None:
 
 
 def _not_pushed(source: Source, remote: str, shown: str) -> str:
-    branch = source.branch or f"{source.commit}:refs/heads/NAME"
+    branch = None if source.dirty else source.branch
+    what = branch or f"{source.commit}:refs/heads/NAME"
     return (
         f"Commit {source.commit[:12]} is on no branch of {remote} ({shown}), so no container could "
-        f"clone it there.\nPush it first:\n  git push {remote} {branch}\n"
+        f"clone it there.\nPush it first:\n  git push {remote} {what}\n"
         "Or use hydra.launcher.delivery=copy, which needs no remote."
     )
 

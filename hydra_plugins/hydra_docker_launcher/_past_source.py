@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from . import _remotes
 from ._errors import ReproduceError, SourceError
 from ._repository import Repository, own_environment
 from ._source import Source, restore_snapshot
@@ -36,7 +37,7 @@ def locate(
         repository = _repository(folder)
         if repository is None:
             continue
-        if _has(repository, source.commit):
+        if repository.has(source.commit):
             return replace(source, clone=repository.root)
         tried.append(str(repository.root))
     address = remote or source.remote_url
@@ -59,10 +60,6 @@ def _repository(folder: Path) -> Repository | None:
         return None
 
 
-def _has(repository: Repository, commit: str) -> bool:
-    return repository.run("cat-file", "-e", f"{commit}^{{commit}}", may_fail=True).status == 0
-
-
 def _fetched(address: str, commit: str, cache: Path) -> Path | None:
     """Return a clone of ``address`` that has ``commit``; None where it does not have it."""
     cache.mkdir(parents=True, exist_ok=True)
@@ -73,9 +70,8 @@ def _fetched(address: str, commit: str, cache: Path) -> Path | None:
         shutil.rmtree(partial, ignore_errors=True)
         outside.run("clone", "--no-checkout", "--quiet", "--", address, str(partial))
         partial.rename(folder)
-    clone = Repository(folder)
-    if not _has(clone, commit):
-        clone.run("fetch", "--quiet", "--tags", "origin")
-    if not _has(clone, commit):  # no branch has it any more; servers may give it all the same
-        clone.run("fetch", "--quiet", "origin", commit, may_fail=True)
-    return folder if _has(clone, commit) else None
+    try:
+        _remotes.fetch(Repository(folder), commit, remote="origin", branch=None)
+    except SourceError:
+        return None
+    return folder

@@ -132,8 +132,8 @@ def patch(source: Source) -> bytes | None:
 def restore_snapshot(source: Source, text: bytes) -> Source:
     """Make the snapshot ``source`` in a clone that does not have it, out of its patch.
 
-    ``source`` needs root, commit and parent. Raises where the parent is not here (see ``fetch``),
-    or where something else than the same commit comes out.
+    ``source`` needs root, commit and parent. Raises where the parent is not here, or where
+    something else than the same commit comes out.
     """
     repository = Repository(source.repository)
     if source.parent is None:
@@ -142,42 +142,10 @@ def restore_snapshot(source: Source, text: bytes) -> Source:
         if not repository.has(source.parent):
             raise SourceError(
                 f"Commit {source.parent[:10]}, which the snapshot {source.commit[:10]} was made "
-                f"on, is not in {source.root}: fetch it first."
+                f"on, is not in {source.repository}: fetch it first."
             )
         _patch.restore(repository, commit=source.commit, parent=source.parent, text=text)
     return _on_top(replace(source, commit=source.parent), source.commit)
-
-
-@own_environment()
-def remote_branches_with(source: Source, remote: str) -> tuple[str, ...]:
-    """Return the branches of ``remote`` that have the commit, as far as the last fetch knows.
-
-    The remote is not asked. Of its tags nothing is known here. A snapshot is on none.
-    """
-    return _remotes.branches_with(Repository(source.repository), source.commit, remote)
-
-
-@own_environment()
-def is_pushed(source: Source) -> bool | None:
-    """Whether the commit, or a snapshot's parent, is on a branch of a remote; None: no remote."""
-    repository = Repository(source.repository)
-    remotes = repository.run("remote").lines
-    if not remotes:
-        return None
-    return any(_remotes.branches_with(repository, source.base, remote) for remote in remotes)
-
-
-@own_environment()
-def push_command(source: Source) -> str:
-    """Return the command that gives others the commit, or a snapshot's parent."""
-    remote = _remotes.default_remote(Repository(source.repository)) or "origin"
-    return f"git push {remote} {source.branch or f'{source.base[:12]}:refs/heads/<a new branch>'}"
-
-
-@own_environment()
-def fetch(location: Path, commit: str, *, remote: str, branch: str | None = None) -> None:
-    """See that the repository of ``location`` has ``commit``; see ``_remotes.fetch``."""
-    _remotes.fetch(Repository.containing(location), commit, remote=remote, branch=branch)
 
 
 @own_environment()
@@ -287,6 +255,23 @@ def _changes(repository: Repository) -> Iterator[Change]:
 
 
 # ---- remotes ---------------------------------------------------------------------------------
+
+
+@own_environment()
+def is_pushed(source: Source) -> bool | None:
+    """Whether the commit, or a snapshot's parent, is on a branch of a remote; None: no remote."""
+    repository = Repository(source.repository)
+    remotes = repository.run("remote").lines
+    if not remotes:
+        return None
+    return any(_remotes.branches_with(repository, source.base, remote) for remote in remotes)
+
+
+@own_environment()
+def push_command(source: Source) -> str:
+    """Return the command that gives others the commit, or a snapshot's parent."""
+    remote = _remotes.default_remote(Repository(source.repository)) or "origin"
+    return f"git push {remote} {source.branch or f'{source.base[:12]}:refs/heads/<a new branch>'}"
 
 
 @own_environment()

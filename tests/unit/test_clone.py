@@ -77,7 +77,7 @@ def content(clone, name, passwd=None):
 
 
 def test_commit_that_is_not_pushed(project, tmp_path):
-    """It says what to do."""
+    """It says what to do; a snapshot is on no branch until it is pushed by its id."""
     remote = bare(tmp_path / "remote.git")
     project.git("remote", "add", "origin", str(remote))
     assert project.refusal(error=SourceError) == (
@@ -86,6 +86,11 @@ def test_commit_that_is_not_pushed(project, tmp_path):
         "Or use hydra.launcher.delivery=copy, which needs no remote."
     )
     project.source = replace(project.source, branch=None)
+    assert f"git push origin {project.source.commit}:refs/heads/NAME\n" in project.refusal(
+        error=SourceError
+    )
+
+    project.source = replace(project.source, branch="main", parent="1" * 40)
     assert f"git push origin {project.source.commit}:refs/heads/NAME\n" in project.refusal(
         error=SourceError
     )
