@@ -190,7 +190,8 @@ def _refuse_unfiltered(tree: _WorkingTree) -> None:
     unfiltered = []
     for part in tree.everywhere():
         run, paths = part.repository.run, (*part.present, *part.untracked)
-        if not paths or run("config", "filter.lfs.clean", may_fail=True).status == 0:
+        set_up = ("config", "--get-regexp", r"^filter\.lfs\.(clean|process)$")
+        if not paths or run(*set_up, may_fail=True).status == 0:
             continue
         ask = ("check-attr", "-z", "--stdin", "filter")
         fields = run(*ask, index=part.index, paths=paths).fields

@@ -505,7 +505,10 @@ def status_of(repository: GitRepository) -> str:
 
 class TestNothingElseChanges:
     def test_all_files(self, repo: GitRepository, tmp_path: Path) -> None:
-        """Index, HEAD, branches, reflogs, stash, settings and files keep every byte and time."""
+        """Index, HEAD, branches, reflogs, stash, settings and files keep every byte and time.
+
+        That another git command has locked them does not matter.
+        """
         repo.write("model.py", "stashed\n")
         repo.git("stash")
         repo.write("train.py", "staged\n")
@@ -523,6 +526,8 @@ class TestNothingElseChanges:
         repo.git("config", "commit.gpgSign", "true")
         repo.git("config", "gpg.program", "false")
         log.unlink(missing_ok=True)
+        for busy in ("index", "HEAD", "packed-refs"):
+            repo.write(f".git/{busy}.lock")
         before = state(repo)
 
         source = snap(repo)
