@@ -166,16 +166,11 @@ def _require_place(jobs: Sequence[JobOptions]) -> None:
 
 
 def _not_pushed(source: Source, remote: str, shown: str) -> str:
-    if source.parent is not None:
-        return (
-            f"The snapshot {source.commit[:12]} of the uncommitted changes is on no branch of "
-            f"{remote} ({shown}), so no container could clone it there.\nCommit the changes and "
-            "push them, or use hydra.launcher.delivery=copy, which needs no remote."
-        )
-    branch = source.branch or f"{source.commit}:refs/heads/NAME"
+    branch = None if source.dirty else source.branch
+    what = branch or f"{source.commit}:refs/heads/NAME"
     return (
         f"Commit {source.commit[:12]} is on no branch of {remote} ({shown}), so no container could "
-        f"clone it there.\nPush it first:\n  git push {remote} {branch}\n"
+        f"clone it there.\nPush it first:\n  git push {remote} {what}\n"
         "Or use hydra.launcher.delivery=copy, which needs no remote."
     )
 

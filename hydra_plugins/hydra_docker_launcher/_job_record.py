@@ -63,6 +63,7 @@ def to_json(job: Job, spec: ContainerSpec, code: Code, ready: Ready) -> str:
         "source": {
             "root": str(source.root),
             "commit": source.commit,
+            "parent": source.parent,
             "branch": source.branch,
             "remote": source.remote_url,
         },
@@ -101,6 +102,7 @@ def from_json(text: str, run: str) -> JobRecord:
                 commit=str(source["commit"]),
                 branch=source["branch"],
                 remote_url=source["remote"],
+                parent=source.get("parent"),
             ),
             script=None if content["script"] is None else Path(content["script"]),
             task=Task(

@@ -8,24 +8,36 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from . import _remotes
 from ._errors import ReproduceError, SourceError
 from ._repository import Repository, own_environment
-from ._source import Source
+from ._source import Source, restore_snapshot
 
 
 @own_environment()
-def locate(source: Source, here: Sequence[Path], remote: str | None, cache: Path) -> Source:
+def locate(
+    source: Source,
+    here: Sequence[Path],
+    remote: str | None,
+    cache: Path,
+    patch: bytes | None = None,
+) -> Source:
     """Return ``source`` with the place of a repository that has its commit.
 
     The folders ``here`` are looked at first, then ``remote`` (an address) is cloned, or its clone
-    below ``cache`` brought up to date. Raises ``ReproduceError`` where none has the commit.
+    below ``cache`` brought up to date. Of a snapshot, its parent is looked for, and ``patch`` makes
+    it again there. Raises ``ReproduceError`` where none has the commit.
     """
+    if source.parent is not None and patch is not None:
+        parent = replace(source, commit=source.parent, parent=None)
+        found = locate(parent, here, remote, cache)
+        return restore_snapshot(replace(source, clone=found.clone), patch)
     tried = []
     for folder in dict.fromkeys(here):
         repository = _repository(folder)
         if repository is None:
             continue
-        if _has(repository, source.commit):
+        if repository.has(source.commit):
             return replace(source, clone=repository.root)
         tried.append(str(repository.root))
     address = remote or source.remote_url
@@ -48,10 +60,6 @@ def _repository(folder: Path) -> Repository | None:
         return None
 
 
-def _has(repository: Repository, commit: str) -> bool:
-    return repository.run("cat-file", "-e", f"{commit}^{{commit}}", may_fail=True).status == 0
-
-
 def _fetched(address: str, commit: str, cache: Path) -> Path | None:
     """Return a clone of ``address`` that has ``commit``; None where it does not have it."""
     cache.mkdir(parents=True, exist_ok=True)
@@ -62,9 +70,8 @@ def _fetched(address: str, commit: str, cache: Path) -> Path | None:
         shutil.rmtree(partial, ignore_errors=True)
         outside.run("clone", "--no-checkout", "--quiet", "--", address, str(partial))
         partial.rename(folder)
-    clone = Repository(folder)
-    if not _has(clone, commit):
-        clone.run("fetch", "--quiet", "--tags", "origin")
-    if not _has(clone, commit):  # no branch has it any more; servers may give it all the same
-        clone.run("fetch", "--quiet", "origin", commit, may_fail=True)
-    return folder if _has(clone, commit) else None
+    try:
+        _remotes.fetch(Repository(folder), commit, remote="origin", branch=None)
+    except SourceError:
+        return None
+    return folder

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from . import _execution, _options, _past_source, _pinning
+from . import _execution, _options, _past_source, _pinning, _source
 from ._engine import Engine, Image
 from ._errors import ImageError, OptionError, ReproduceError
 from ._execution import Batch, Execution, MakeTracker
@@ -69,7 +69,8 @@ def reproduce(
     """
     first = past[0].record
     here = (wish.repository,) if wish.repository else (wish.folder, first.source.root)
-    source = _past_source.locate(first.source, here, wish.remote, wish.cache / "repositories")
+    cache = wish.cache / "repositories"
+    source = _past_source.locate(first.source, here, wish.remote, cache, past[0].patch)
     log.info("Commit %s is in %s", source.commit[:12], source.repository)
     image = find_image(engine, first.image, built=first.options.get("image") is None)
     options = tuple(_parsed(job, wish, image, asked) for job in past)
@@ -138,6 +139,8 @@ def _pin_past(past: PastJob, source: Source) -> Callable[[Request, Engine], Code
             task=past.record.task,
             identity=_pinning.identity(request.options.user),
             host=engine.host(),
+            pushed=_source.is_pushed(source),
+            patch=_source.patch(source),
         )
 
     return pin_code

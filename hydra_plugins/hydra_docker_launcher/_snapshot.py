@@ -1,14 +1,12 @@
 """Snapshot: the working tree as a commit of its own, which only a hidden ref leads to.
 
-The commit follows from its tree and its parent alone (``_commit``): the same content gives the same
-commit, at any time, for any user, in any clone. Its own date therefore says nothing about its age;
-the hidden ref's reflog does: one entry, from when the snapshot was first made.
+The commit follows from its tree and its parent alone (``commit_on``): the same content gives the
+same commit, at any time, for any user, in any clone. Its own date therefore says nothing about its
+age; the hidden ref's reflog does: one entry, from when the snapshot was first made.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import stat
 import tempfile
@@ -19,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ._changes import UNTRACKED, printable
-from ._checkout import submodule_repositories
 from ._errors import SourceError
 from ._repository import Repository
 from ._units import show_size
@@ -31,13 +28,12 @@ _MESSAGE = (
     "Uncommitted changes on {parent}\n\n"
     "The working tree as hydra/launcher=docker found it (hydra.launcher.dirty=snapshot).\n"
 )
-_GITLINK = "160000"
-_SETTINGS = (
+GITLINK = "160000"
+SETTINGS = (
     "core.safecrlf=false",  # a line ending that a checkout would not give back is no error
     "core.splitIndex=false",  # would be written beside the user's index
     "core.untrackedCache=false",
 )
-_EXACTLY = ("apply.whitespace=nowarn", "apply.ignoreWhitespace=no")
 
 #: By path (relative to the outermost root) and kind of change: is it for no snapshot?
 Condition = Callable[[str, str], bool]
@@ -130,7 +126,7 @@ def _copy_index(repository: Repository, copy: Path) -> None:
 def _differing(repository: Repository, index: Path) -> dict[str, bool]:
     """Return tracked paths that may differ from the index, and whether they are in conflict."""
     compare = ("diff-files", "-z", "--raw", "--no-renames", "--ignore-submodules=none")
-    fields = iter(repository.run(*compare, index=index, settings=_SETTINGS).fields)
+    fields = iter(repository.run(*compare, index=index, settings=SETTINGS).fields)
     differing: dict[str, bool] = {}
     for described in fields:
         path = next(fields)
@@ -151,10 +147,9 @@ def _kind(file: Path) -> str:
 
 def _refuse_large(tree: _WorkingTree, limit: int) -> None:
     sizes = {
-        part.place + path: (part.repository.root / path).lstat().st_size
+        part.place + path: _size(part.repository.root / path)
         for part in tree.everywhere()
         for path in part.untracked
-        if not path.endswith("/")
     }
     large = [f"  {printable(path)} ({show_size(n)})\n" for path, n in sizes.items() if n > limit]
     if large:
@@ -164,6 +159,15 @@ def _refuse_large(tree: _WorkingTree, limit: int) -> None:
             "Files that are no code belong in .gitignore (jobs get data by hydra.launcher.volumes);"
             " for those that are, raise hydra.launcher.snapshot_limit, or commit them."
         )
+
+
+def _size(file: Path) -> int:
+    """Return the size of a file or link; 0 of a folder, and of what has gone in the meantime."""
+    try:
+        found = file.lstat()
+    except FileNotFoundError:
+        return 0
+    return 0 if stat.S_ISDIR(found.st_mode) else found.st_size
 
 
 def _refuse_repositories(tree: _WorkingTree) -> None:
@@ -186,7 +190,8 @@ def _refuse_unfiltered(tree: _WorkingTree) -> None:
     unfiltered = []
     for part in tree.everywhere():
         run, paths = part.repository.run, (*part.present, *part.untracked)
-        if not paths or run("config", "filter.lfs.clean", may_fail=True).status == 0:
+        set_up = ("config", "--get-regexp", r"^filter\.lfs\.(clean|process)$")
+        if not paths or run(*set_up, may_fail=True).status == 0:
             continue
         ask = ("check-attr", "-z", "--stdin", "filter")
         fields = run(*ask, index=part.index, paths=paths).fields
@@ -206,22 +211,22 @@ def _take(tree: _WorkingTree) -> str:
     def update(*options: str, paths: tuple[str, ...]) -> None:
         if paths:
             arguments = ("-z", *options)
-            repository.run("update-index", *arguments, index=index, paths=paths, settings=_SETTINGS)
+            repository.run("update-index", *arguments, index=index, paths=paths, settings=SETTINGS)
 
-    links = tuple(f"{_GITLINK} {_take(inner)} 0\t{path}" for path, inner in tree.submodules)
+    links = tuple(f"{GITLINK} {_take(inner)} 0\t{path}" for path, inner in tree.submodules)
     update("--force-remove", "--stdin", paths=tree.gone)
     update("--index-info", paths=links)
     everything = ("--add", "--remove", "--replace", "--stdin")
     update(*everything, paths=(*tree.present, *tree.untracked))
-    written = repository.run("write-tree", index=index, settings=_SETTINGS).line
+    written = repository.run("write-tree", index=index, settings=SETTINGS).line
     if written == repository.tree_of(tree.head):
         return tree.head
-    commit = _commit(repository, written, tree.head)
-    _keep(repository, commit)
+    commit = commit_on(repository, written, tree.head)
+    keep(repository, commit)
     return commit
 
 
-def _commit(repository: Repository, tree: str, parent: str) -> str:
+def commit_on(repository: Repository, tree: str, parent: str) -> str:
     """Make the one commit that a snapshot with this tree and parent is. Its date is the parent's.
 
     Nothing here may ever change: recorded ids would no longer come out.
@@ -244,7 +249,7 @@ def is_kept(repository: Repository, commit: str) -> bool:
     return repository.run(*ask, may_fail=True).status == 0
 
 
-def _keep(repository: Repository, commit: str) -> None:
+def keep(repository: Repository, commit: str) -> None:
     """Let a hidden ref lead to the commit; who does the same at the same time waits."""
     arguments = ("--create-reflog", "-m", "made by hydra/launcher=docker", REFS + commit, commit)
     repository.run(
@@ -262,117 +267,3 @@ def _signed(date: str) -> dict[str, str]:
         for role in ("AUTHOR", "COMMITTER")
         for key, value in (("NAME", name), ("EMAIL", address), ("DATE", date))
     }
-
-
-# ---- as a patch ----------------------------------------------------------------------------------
-
-
-def changed_paths(repository: Repository, parent: str, commit: str) -> tuple[str, ...]:
-    """Return the paths in which a snapshot differs from its parent, also inside submodules."""
-    differing = _tree_differences(repository, parent, commit)
-    inner = {path: _made_inside(repository, commit, path, new) for path, new in differing.items()}
-    paths: list[str] = []
-    for path, made in inner.items():
-        if made is None:
-            paths.append(path)
-        else:
-            paths += [f"{path}/{below}" for below in changed_paths(*made)]
-    return tuple(paths)
-
-
-def patch(repository: Repository, parent: str, commit: str) -> bytes:
-    """Return what `git apply --index` needs to make the snapshot's tree of its parent's.
-
-    What was uncommitted in a submodule follows in comments (``#|``), which git skips: a line that
-    names the submodule and its commit, then the patch on that.
-    """
-    form = ("-r", "-p", "-U3", "--binary", "--full-index", "--no-color", "--no-renames")
-    plain = ("--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
-    submodules = ("--ignore-submodules=none", "--submodule=short")
-    answer = repository.run(
-        "diff-tree",
-        *(*form, *plain, *submodules, parent, commit),
-        settings=("core.quotePath=true", "diff.suppressBlankEmpty=false"),
-        variables={"GIT_DIFF_OPTS": ""},
-    )
-    sections = [os.fsencode(answer.out)]
-    for path, new in _tree_differences(repository, parent, commit).items():
-        made = _made_inside(repository, commit, path, new)
-        if made is not None:
-            named = json.dumps({"submodule": path, "commit": made.parent})
-            lines = io.BytesIO(patch(*made)).readlines()
-            sections.append(f"#|= {named}\n".encode() + b"".join(b"#|" + line for line in lines))
-    return b"".join(sections)
-
-
-def restore(repository: Repository, *, commit: str, parent: str, text: bytes) -> None:
-    """Make a snapshot again out of its parent and its patch. Raises where it is not the same."""
-    own, inside = _sections(text)
-    with tempfile.TemporaryDirectory(prefix="hydra-docker-") as scratch:
-        index = Path(scratch, "index")
-        repository.run("read-tree", parent, index=index)
-        if own.strip():
-            repository.run("apply", "--cached", index=index, stdin=own, settings=_EXACTLY)
-        tree = repository.run("write-tree", index=index, settings=_SETTINGS).line
-    made = _commit(repository, tree, parent)
-    if made != commit:
-        raise SourceError(
-            f"The patch on commit {parent[:10]} does not give the snapshot {commit[:10]} but "
-            f"{made[:10]}: it is not the patch of that snapshot, or was changed since."
-        )
-    for path, base, below in inside:
-        entry = repository.entry(commit, path)
-        candidates = submodule_repositories(repository, commit, path)
-        found = next((candidate for candidate in candidates if candidate.has(base)), None)
-        if entry is None or found is None:
-            raise SourceError(
-                f"Commit {base[:10]} of the submodule {printable(path)} is not here: run `git "
-                f"submodule update --init --recursive` in {repository.root}, at commit "
-                f"{parent[:10]}."
-            )
-        restore(found, commit=entry.id, parent=base, text=below)
-    _keep(repository, commit)
-
-
-class _Made(NamedTuple):
-    """A snapshot in a submodule's repository."""
-
-    repository: Repository
-    parent: str
-    commit: str
-
-
-def _made_inside(repository: Repository, commit: str, path: str, new: str) -> _Made | None:
-    """Return the snapshot that a path has become, None where it is no submodule's."""
-    if not new:
-        return None
-    for candidate in submodule_repositories(repository, commit, path):
-        if is_kept(candidate, new):
-            return _Made(candidate, candidate.run("rev-parse", f"{new}^").line, new)
-    return None
-
-
-def _tree_differences(repository: Repository, parent: str, commit: str) -> dict[str, str]:
-    """Return the paths that differ, with the commit that a submodule's has become (else "")."""
-    compare = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--ignore-submodules=none")
-    fields = iter(repository.run("diff-tree", *compare, parent, commit).fields)
-    differing = {}
-    for described in fields:
-        _, mode, _, new, _ = described.split(" ")
-        differing[next(fields)] = new if mode == _GITLINK else ""
-    return differing
-
-
-def _sections(text: bytes) -> tuple[bytes, list[tuple[str, str, bytes]]]:
-    """Return a patch's own part, and of each submodule its path, commit and patch."""
-    own: list[bytes] = []
-    inside: list[tuple[str, str, list[bytes]]] = []
-    for line in io.BytesIO(text).readlines():  # a lone \r ends none
-        if line.startswith(b"#|= "):
-            named = json.loads(line.removeprefix(b"#|= "))
-            inside.append((named["submodule"], named["commit"], []))
-        elif line.startswith(b"#|") and inside:
-            inside[-1][2].append(line.removeprefix(b"#|"))
-        else:
-            own.append(line)
-    return b"".join(own), [(path, base, b"".join(lines)) for path, base, lines in inside]

@@ -7,14 +7,12 @@ objects that are missing.)
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from . import _remotes, _snapshot
+from . import _patch, _remotes, _revision, _snapshot
 from ._changes import (
     INSIDE_SUBMODULE,
     Change,
@@ -28,8 +26,6 @@ from ._checkout import TreeFile, check_out, list_files, locate
 from ._errors import SourceError
 from ._private import without_credentials
 from ._repository import Repository, own_environment, tree_path
-
-_OBJECT_ID = re.compile(r"[0-9a-f]{40,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +82,7 @@ def pin(
     that is checked out: who names another one asks for that one, not for what is being edited.
     """
     repository = Repository.containing(location)
-    commit = _resolve(repository, revision)
+    commit = _revision.resolve(repository, revision)
     checked_out = repository.run("rev-parse", "HEAD", may_fail=True).line == commit
     changes: tuple[Change, ...] = ()
     if checked_out:
@@ -103,19 +99,23 @@ def pin(
     source = Source(
         root=repository.root,
         commit=commit,
-        branch=_branch(repository, revision, checked_out=checked_out),
+        branch=_revision.branch(repository, revision, checked_out=checked_out),
         remote_url=_remotes.remote_url(repository),
     )
     if changes and dirty == "snapshot":
         leave_out = written_by_runs(repository.root, own_paths)
         made = _snapshot.take(repository, leave_out=leave_out, limit=snapshot_limit)
         return source if made == commit else _on_top(source, made)
-    return replace(source, left_out=tuple(printable(change.path) for change in changes))
+    source = replace(source, left_out=tuple(printable(change.path) for change in changes))
+    if not _snapshot.is_kept(repository, commit):
+        return source
+    parent = repository.run("rev-parse", "--verify", f"{commit}^").line  # an earlier snapshot
+    return _on_top(replace(source, commit=parent), commit)
 
 
 def _on_top(source: Source, snapshot: str) -> Source:
     parent = source.commit
-    paths = _snapshot.changed_paths(Repository(source.repository), parent, snapshot)
+    paths = _patch.changed_paths(Repository(source.repository), parent, snapshot)
     changed = tuple(printable(path) for path in paths)
     return replace(source, commit=snapshot, parent=parent, changed=changed)
 
@@ -125,15 +125,15 @@ def patch(source: Source) -> bytes | None:
     """Return what `git apply --index` makes a snapshot of its parent with; None of no snapshot."""
     if source.parent is None:
         return None
-    return _snapshot.patch(Repository(source.repository), source.parent, source.commit)
+    return _patch.make(Repository(source.repository), source.parent, source.commit)
 
 
 @own_environment()
 def restore_snapshot(source: Source, text: bytes) -> Source:
     """Make the snapshot ``source`` in a clone that does not have it, out of its patch.
 
-    ``source`` needs root, commit and parent. Raises where the parent is not here (see ``fetch``),
-    or where something else than the same commit comes out.
+    ``source`` needs root, commit and parent. Raises where the parent is not here, or where
+    something else than the same commit comes out.
     """
     repository = Repository(source.repository)
     if source.parent is None:
@@ -142,42 +142,10 @@ def restore_snapshot(source: Source, text: bytes) -> Source:
         if not repository.has(source.parent):
             raise SourceError(
                 f"Commit {source.parent[:10]}, which the snapshot {source.commit[:10]} was made "
-                f"on, is not in {source.root}: fetch it first."
+                f"on, is not in {source.repository}: fetch it first."
             )
-        _snapshot.restore(repository, commit=source.commit, parent=source.parent, text=text)
+        _patch.restore(repository, commit=source.commit, parent=source.parent, text=text)
     return _on_top(replace(source, commit=source.parent), source.commit)
-
-
-@own_environment()
-def remote_branches_with(source: Source, remote: str) -> tuple[str, ...]:
-    """Return the branches of ``remote`` that have the commit, as far as the last fetch knows.
-
-    The remote is not asked. Of its tags nothing is known here. A snapshot is on none.
-    """
-    return _remotes.branches_with(Repository(source.repository), source.commit, remote)
-
-
-@own_environment()
-def is_pushed(source: Source) -> bool | None:
-    """Whether the commit, or a snapshot's parent, is on a branch of a remote; None: no remote."""
-    repository = Repository(source.repository)
-    remotes = repository.run("remote").lines
-    if not remotes:
-        return None
-    return any(_remotes.branches_with(repository, source.base, remote) for remote in remotes)
-
-
-@own_environment()
-def push_command(source: Source) -> str:
-    """Return the command that gives others the commit, or a snapshot's parent."""
-    remote = _remotes.default_remote(Repository(source.repository)) or "origin"
-    return f"git push {remote} {source.branch or f'{source.base[:12]}:refs/heads/<a new branch>'}"
-
-
-@own_environment()
-def fetch(location: Path, commit: str, *, remote: str, branch: str | None = None) -> None:
-    """See that the repository of ``location`` has ``commit``; see ``_remotes.fetch``."""
-    _remotes.fetch(Repository.containing(location), commit, remote=remote, branch=branch)
 
 
 @own_environment()
@@ -297,60 +265,6 @@ def export(source: Source, destination: Path, folder: PurePath | str = "") -> No
     )
 
 
-def _resolve(repository: Repository, revision: str) -> str:
-    """Return the commit that a revision names; gitrevisions(7) says what that can be."""
-    answer = repository.run("rev-parse", "--verify", f"{revision}^{{commit}}", may_fail=True)
-    name = re.search(r"refname '(.+)' is ambiguous", answer.err)
-    if name is not None:
-        raise SourceError(_ambiguous(repository, name[1]))
-    if "is ambiguous" in answer.err:
-        named = _named(repository, revision)
-        raise SourceError(f"{named} is ambiguous. Give more digits of the id:\n{answer.err}")
-    if answer.status != 0 or _OBJECT_ID.fullmatch(answer.line) is None:
-        raise SourceError(_unknown(repository, revision))
-    return answer.line
-
-
-def _named(repository: Repository, revision: str) -> str:
-    return f"hydra.launcher.commit={revision} in {repository.root}"
-
-
-def _ambiguous(repository: Repository, name: str) -> str:
-    known = repository.run("for-each-ref", "--format=%(refname)").lines
-    forms = (f"tags/{name}", f"heads/{name}", f"remotes/{name}", f"remotes/{name}/HEAD")
-    meanings = [form for form in forms if f"refs/{form}" in known]
-    if len(meanings) == 1:
-        meanings.append("the id of a commit")
-    return (
-        f"{_named(repository, name)} is ambiguous: it can be {' or '.join(meanings)}. "
-        "Write out which one is meant."
-    )
-
-
-def _unknown(repository: Repository, revision: str) -> str:
-    names = repository.run("for-each-ref", "--format=%(refname:short)").lines
-    if not names and repository.run("rev-parse", "--verify", "HEAD", may_fail=True).status != 0:
-        return f"{repository.root} has no commit yet: run `git add` and `git commit` there."
-    message = f"{_named(repository, revision)} is no commit: there is no such branch, tag or id."
-    base = re.split(r"[~^@:]", revision)[0]
-    elsewhere = [name for name in names if name.endswith(f"/{base}")]
-    near = dict.fromkeys([*elsewhere, *difflib.get_close_matches(base, names)])
-    if near:
-        message += f" Did you mean {' or '.join(near)}?"
-    if repository.run("rev-parse", "--is-shallow-repository").line == "true":
-        message += " The clone is shallow: `git fetch --unshallow` gets the older commits."
-    return message
-
-
-def _branch(repository: Repository, revision: str, *, checked_out: bool) -> str | None:
-    """Return the branch that a revision names, else the one that is checked out at its commit."""
-    for name in (revision, "HEAD") if checked_out else (revision,):
-        full = repository.run("rev-parse", "--symbolic-full-name", name, may_fail=True).line
-        if full.startswith("refs/heads/"):
-            return full.removeprefix("refs/heads/")
-    return None
-
-
 def _changes(repository: Repository) -> Iterator[Change]:
     """Yield every difference from HEAD, in the index, the working tree and inside submodules."""
     form = ("--porcelain=v2", "-z", "--untracked-files=all", "--ignore-submodules=none")
@@ -363,6 +277,23 @@ def _changes(repository: Repository) -> Iterator[Change]:
 
 
 # ---- remotes ---------------------------------------------------------------------------------
+
+
+@own_environment()
+def is_pushed(source: Source) -> bool | None:
+    """Whether the commit, or a snapshot's parent, is on a branch of a remote; None: no remote."""
+    repository = Repository(source.repository)
+    remotes = repository.run("remote").lines
+    if not remotes:
+        return None
+    return any(_remotes.branches_with(repository, source.base, remote) for remote in remotes)
+
+
+@own_environment()
+def push_command(source: Source) -> str:
+    """Return the command that gives others the commit, or a snapshot's parent."""
+    remote = _remotes.default_remote(Repository(source.repository)) or "origin"
+    return f"git push {remote} {source.branch or f'{source.base[:12]}:refs/heads/<a new branch>'}"
 
 
 @own_environment()

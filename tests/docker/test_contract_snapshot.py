@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -84,6 +86,50 @@ def test_uncommitted_code(make_repository: MakeRepository, tmp_path: Path) -> No
     again = repository.sweep("hydra.launcher.mlflow.enabled=false")
     assert again.ledger["source"]["commit"] == snapshot
     assert "only this machine" not in again.output
+
+
+def test_repeated_elsewhere(make_repository: MakeRepository, tmp_path: Path) -> None:
+    """Where only MLflow and the remote are left, a run is repeated on the very same commit."""
+    repository = make_repository("hello", dirty="snapshot")
+    (tmp_path / "store").mkdir()
+    store = f"sqlite:///{tmp_path}/store/mlflow.db"
+    repository.defaults |= {
+        "hydra.launcher.mlflow.enabled": "true",
+        "hydra.launcher.mlflow.tracking_uri": store,
+    }
+    remote = tmp_path / "remote.git"
+    repository.git("clone", "--quiet", "--bare", str(repository.root), str(remote))
+    repository.git("remote", "add", "origin", f"file://{remote}")
+    repository.git("fetch", "--quiet", "origin")
+    text = (repository.root / "app.py").read_text()
+    repository.write("app.py", text.replace("hello", "ü"))
+    first = repository.sweep()
+    assert first.status == 0, first.output
+    recorded = first.ledger
+    assert recorded["source"]["pushed"] is True
+    assert "only this machine" not in first.output
+    repository.root.rename(tmp_path / "gone")
+    (tmp_path / "elsewhere").mkdir()
+
+    done = subprocess.run(
+        (
+            *(sys.executable, "-m", "hydra_plugins.hydra_docker_launcher._cli", "reproduce"),
+            *("--tracking-uri", store, recorded["jobs"][0]["run_id"]),
+        ),
+        cwd=tmp_path / "elsewhere",
+        env={**repository.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    (tmp_path / "gone").rename(repository.root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "#0 | ü world\n" in done.stdout
+    (ledger,) = (tmp_path / "elsewhere").rglob("sweep.json")
+    source = json.loads(ledger.read_text())["source"]
+    for name in ("commit", "parent", "dirty"):
+        assert source[name] == recorded["source"][name]
 
 
 def test_large_file(make_repository: MakeRepository) -> None:

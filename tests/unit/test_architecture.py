@@ -35,7 +35,9 @@ ORDER = (
     "_repository",
     "_checkout",
     "_snapshot",
+    "_patch",
     "_remotes",
+    "_revision",
     "_source",
     "_config_sources",
     # image: a name or a Dockerfile becomes an image id; what is in the image

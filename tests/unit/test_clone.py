@@ -77,7 +77,7 @@ def content(clone, name, passwd=None):
 
 
 def test_commit_that_is_not_pushed(project, tmp_path):
-    """It says what to do."""
+    """It says what to do; a snapshot is on no branch until it is pushed by its id."""
     remote = bare(tmp_path / "remote.git")
     project.git("remote", "add", "origin", str(remote))
     assert project.refusal(error=SourceError) == (
@@ -90,10 +90,9 @@ def test_commit_that_is_not_pushed(project, tmp_path):
         error=SourceError
     )
 
-    project.source = replace(project.source, branch="main", parent=project.source.commit)
-    assert project.refusal(error=SourceError).endswith(
-        "Commit the changes and push them, or use hydra.launcher.delivery=copy, which needs no "
-        "remote."
+    project.source = replace(project.source, branch="main", parent="1" * 40)
+    assert f"git push origin {project.source.commit}:refs/heads/NAME\n" in project.refusal(
+        error=SourceError
     )
 
     project.git("push", "--quiet", "origin", "main")

@@ -7,16 +7,24 @@ from pathlib import Path
 import pytest
 from git_repository import GitRepository, everything, exported, init, isolate, pin_at
 
+from hydra_plugins.hydra_docker_launcher import _remotes
 from hydra_plugins.hydra_docker_launcher._errors import SourceError
+from hydra_plugins.hydra_docker_launcher._repository import Repository
 from hydra_plugins.hydra_docker_launcher._source import (
     Source,
-    fetch,
     is_pushed,
     push_command,
-    remote_branches_with,
 )
 
 REFS = "refs/hydra-docker/fetched"
+
+
+def remote_branches_with(source: Source, remote: str) -> tuple[str, ...]:
+    return _remotes.branches_with(Repository(source.root), source.commit, remote)
+
+
+def fetch(location: Path, commit: str, *, remote: str, branch: str | None = None) -> None:
+    _remotes.fetch(Repository.containing(location), commit, remote=remote, branch=branch)
 
 
 @pytest.fixture(autouse=True)

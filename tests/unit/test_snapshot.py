@@ -169,6 +169,15 @@ class TestContent:
         repo.write("train.py", "being edited\n")
         assert snap(repo, revision=old) == Source(repo.root, old, None, None)
 
+    def test_named_by_its_id(self, repo: GitRepository) -> None:
+        """An earlier snapshot can be named as any commit, and is known as what it is."""
+        repo.write("train.py", "edited\n")
+        source = snap(repo)
+        repo.write("train.py", "edited once more\n")
+        named = pin_at(repo.root, source.commit[:10])
+        assert named == replace(source, branch=None)
+        assert patch(named) == patch(source)
+
     def test_the_same_commit_by_another_name(self, repo: GitRepository) -> None:
         """A tag of the commit that is checked out is the commit that is being edited."""
         repo.git("tag", "v1")
@@ -496,7 +505,10 @@ def status_of(repository: GitRepository) -> str:
 
 class TestNothingElseChanges:
     def test_all_files(self, repo: GitRepository, tmp_path: Path) -> None:
-        """Index, HEAD, branches, reflogs, stash, settings and files keep every byte and time."""
+        """Index, HEAD, branches, reflogs, stash, settings and files keep every byte and time.
+
+        That another git command has locked them does not matter.
+        """
         repo.write("model.py", "stashed\n")
         repo.git("stash")
         repo.write("train.py", "staged\n")
@@ -514,6 +526,8 @@ class TestNothingElseChanges:
         repo.git("config", "commit.gpgSign", "true")
         repo.git("config", "gpg.program", "false")
         log.unlink(missing_ok=True)
+        for busy in ("index", "HEAD", "packed-refs"):
+            repo.write(f".git/{busy}.lock")
         before = state(repo)
 
         source = snap(repo)
@@ -652,6 +666,13 @@ def worktree(repo: GitRepository, folder: Path) -> GitRepository:
     return GitRepository(folder / "side")
 
 
+def worktree_of_a_bare_one(repo: GitRepository, folder: Path) -> GitRepository:
+    repo.git("clone", "--quiet", "--bare", str(repo.root), str(folder / "bare.git"))
+    bare = GitRepository(folder / "bare.git")
+    bare.git("worktree", "add", "--quiet", "-b", "side", str(folder / "side"))
+    return GitRepository(folder / "side")
+
+
 def in_a_submodule(repo: GitRepository, folder: Path) -> GitRepository:
     around = init(folder / "around")
     around.add_submodule(repo, "libs/project")
@@ -712,8 +733,8 @@ def merge_commit(repo: GitRepository, folder: Path) -> GitRepository:
 
 
 KINDS = (
-    *(detached, shallow, worktree, in_a_submodule, with_remote, partial, name_clash),
-    *(renamed_root, empty_commit, sha256, linked_git_dir, merge_commit),
+    *(detached, shallow, worktree, worktree_of_a_bare_one, in_a_submodule, with_remote),
+    *(partial, name_clash, renamed_root, empty_commit, sha256, linked_git_dir, merge_commit),
 )
 
 
@@ -759,6 +780,10 @@ class TestOddRepositories:
         assert f"git config --global --add safe.directory {repo.root}" in refused(repo)
         with Path(os.environ["GIT_CONFIG_GLOBAL"]).open("a") as config:
             config.write(f"[safe]\n\tdirectory = {repo.root}\n")
+        assert exported(pin_at(repo.root, dirty="ignore"), tmp_path / "clean") == {
+            "train.py": b"print('hello')\n",
+            "model.py": b"layers = 2\n",
+        }
         assert exported(snap(repo), tmp_path / "out") == working_tree(repo)
 
     def test_no_name_of_the_user(
