@@ -100,7 +100,6 @@ SWEEP_TAGS = {
     "mlflow.docker.image.uri": IMAGE.digest,
     "hydra.docker.image.base": IMAGE.base,
     "mlflow.docker.image.id": IMAGE.id,
-    "hydra.docker.image.base": IMAGE.base,
     "hydra.docker.sweep": "s",
     "hydra.docker.folder": "{folder}",
     "hydra.docker.host": "box",
