@@ -15,7 +15,7 @@ HINT = "Set the environment variable HYDRA_FULL_ERROR=1"
 
 UNKNOWN_OPTIONS = {
     "mem_limt=1g": "hydra.launcher.mem_limt is not an option of hydra/launcher=docker. "
-    "Did you mean mem_limit?\nValid are: image, build, pull_policy, commit,",
+    "Did you mean mem_limit?\nValid are: image, build, pull_policy, push, commit,",
     "build.dockerfil=x": "hydra.launcher.build.dockerfil is not an option of "
     "hydra/launcher=docker. Did you mean build.dockerfile?\nValid are: build.context,",
     "mlflow.experiment=x": "hydra.launcher.mlflow.experiment is not an option of "
@@ -25,11 +25,11 @@ UNKNOWN_OPTIONS = {
     "resume=true": "hydra.launcher.resume is not an option of",
     "detach=true": "hydra.launcher.detach is not an option of",
     "redact=[a]": "hydra.launcher.redact is not an option of",
-    "remote=origin": "hydra.launcher.remote is not an option of",
     "dirty=snap": "hydra.launcher.dirty=snap: valid is: error, snapshot, ignore",
-    "delivery=clone": "hydra.launcher.delivery=clone: valid is: copy",
+    "delivery=clones": "hydra.launcher.delivery=clones: valid is: copy, clone, image",
     "pull_policy=nevr": "hydra.launcher.pull_policy=nevr: valid is: always, missing, never; "
     "did you mean never?",
+    "push=Team/train:1": "hydra.launcher.push=Team/train:1: must be a repository's name in small",
     "keep=some": "hydra.launcher.keep=some: valid is: none, failed, all",
 }
 

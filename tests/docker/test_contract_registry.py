@@ -38,17 +38,19 @@ def test_push_and_pull(repository: Repository, registry: str) -> None:
     image = built.ledger["image"]
     assert image["reference"].startswith(f"{name}:")
     assert image["digest"].startswith(f"{name}@sha256:")
+    base = repository.defaults["hydra.launcher.build.args"].strip("{}").partition(": ")[2]
+    assert image["base"] == f"{base} {repository.api.inspect_image(base)['Id']}"
 
     forget(repository, built)
     by_digest = repository.sweep(f"hydra.launcher.image='{image['digest']}'")
     assert by_digest.status == 0, by_digest.output
     assert f"image | Pulling {image['digest']}\n" in by_digest.output
     assert "#0 | mark large\n" in by_digest.output
-    assert by_digest.ledger["image"] == {**image, "reference": image["digest"]}
+    assert by_digest.ledger["image"] == {**image, "reference": image["digest"], "base": None}
 
     forget(repository, built)
     by_tag = repository.sweep(f"hydra.launcher.image='{image['reference']}'")
-    assert by_tag.ledger["image"] == image  # the digest is recorded, whatever the tag means later
+    assert by_tag.ledger["image"] == {**image, "base": None}  # pinned by its digest
 
     forget(repository, built)
     by_content = repository.sweep(f"hydra.launcher.push={name}")
