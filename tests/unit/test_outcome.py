@@ -291,3 +291,11 @@ def test_largest_result(path, monkeypatch):
     assert read_result(path) == {"a": 1}
     monkeypatch.setattr(_outcome, "MAX_RESULT", 7)
     assert read_result(path) is None
+
+
+def test_not_cloned():
+    """A container that could not clone the commit has not started its job, whatever its policy."""
+    result = {"outcome": "not cloned", "cause": "could not clone x at 0123: no such host"}
+    expected = Outcome(End.NOT_STARTED, "could not clone x at 0123: no such host", 1)
+    assert decided(state(1), result) == expected
+    assert decided(_outcome.before_restart(state(143), result), result) == expected
