@@ -41,6 +41,7 @@ Known: TypeAlias = dict[tuple[str, str, str], ConfigSource]
 
 ENTRIES = 200_000  # of a source's folders that are looked at
 LARGEST = 16 * 1024**2  # bytes of a file that is read
+PARSED = 1000  # configs of a source that are kept parsed, too: reading YAML is slow
 SUFFIXES = (".yaml", ".yml")
 #: Folders below a source that hold no configs of it, and may hold very much else.
 _NOT_CONFIGS = ("__pycache__", "node_modules", STORE_FOLDER)
@@ -196,6 +197,7 @@ class FrozenSource(ConfigSource):
         self._available = live.available()
         self._tree = _tree_of(live)
         self._answers: dict[tuple[object, ...], Any] = {}
+        self._parsed: dict[str, ConfigResult] = {}
         if self._tree is not None and self._tree.cut:
             log.warning(
                 "%s has more than %d files: a config deep below it is fixed only once it has been "
@@ -234,17 +236,22 @@ class FrozenSource(ConfigSource):
         return sorted(set(found))
 
     def load_config(self, config_path: str) -> ConfigResult:
-        result = self._once("load", config_path, lambda: self._load(config_path))
+        path = _normal(self._normalize_file_name(config_path))
+        if self._tree is None or not self._tree.has_read(path):
+            result = self._once("load", config_path, lambda: self._live.load_config(config_path))
+        elif path in self._parsed:
+            result = self._parsed[path]
+        else:
+            result = self._parse(self._tree, path)
+            if len(self._parsed) < PARSED:
+                self._parsed[path] = result
         return copy.deepcopy(result)  # the composition changes it
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenSource:
         return self
 
-    def _load(self, config_path: str) -> ConfigResult:
+    def _parse(self, tree: Tree, path: str) -> ConfigResult:
         """Do what Hydra's sources of files and of packages do."""
-        tree, path = self._tree, _normal(self._normalize_file_name(config_path))
-        if tree is None or not tree.has_read(path):
-            return self._live.load_config(config_path)
         name = os.path.join(tree.root, path)
         if path not in tree.files:
             raise ConfigLoadError(f"Config not found : {name}")

@@ -23,6 +23,19 @@ from ._private import shown_options, shown_override
 
 FORMAT = 1
 FILE = "provenance.json"
+#: What is found on a machine, and a number can depend on.
+EXPLAINING = (
+    "host.cpu",
+    "host.cpu_features",
+    "host.cpus",
+    "host.gpus",
+    "host.gpu_driver",
+    "host.architecture",
+    "host.kernel",
+    "host.engine",
+    "image.system",
+    "image.libc",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +222,26 @@ def _flag(value: bool | None) -> str | None:
 def changed(options: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a job that are not as those of the sweep's first one."""
     return {name: value for name, value in options.items() if first.get(name) != value}
+
+
+def differences(
+    then: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[tuple[str, str, str], ...]:
+    """Return what in two documents can explain a different number: its key, then, and now.
+
+    Commit, image and packages are not among it: they are what is asked for, not what is found.
+    """
+    found = ((key, _at(then, key), _at(now, key)) for key in EXPLAINING)
+    return tuple((key, one, other) for key, one, other in found if one != other)
+
+
+def _at(document: Mapping[str, Any], key: str) -> str:
+    value: Any = document
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
 
 
 def packages_hash(packages: Sequence[str]) -> str:

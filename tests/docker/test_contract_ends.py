@@ -345,8 +345,12 @@ def test_ledger(ends: Ends) -> None:
     assert ledger["source"] == {
         "root": str(repository.root),
         "commit": repository.commits[-1],
+        "parent": None,
+        "dirty": False,
+        "pushed": None,
         "branch": "main",
         "remote": None,
+        "changed": [],
         "left_out": [],
     }
     reference = ledger["image"]["reference"]

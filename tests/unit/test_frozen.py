@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.errors import MissingConfigException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
@@ -207,6 +208,18 @@ def test_a_file_that_cannot_be_read(tmp_path, write, monkeypatch):
     assert (set(tree.files), tree.unread) == ({"config.yaml"}, {"large.yaml"})
 
 
+@pytest.mark.parametrize("kept", [0, 1000])
+def test_configs_kept_parsed(tmp_path, write, monkeypatch, kept):
+    """Whether a config is parsed once or every time: nobody sees what another has changed."""
+    monkeypatch.setattr(_frozen, "PARSED", kept)
+    write({"db.yaml": "# @package _global_\nport: 1\n"})
+    source = FrozenSource(FileConfigSource("main", f"file://{tmp_path}"))
+    for _ in range(2):
+        result = source.load_config("db")
+        assert (result.config, result.header) == ({"port": 1}, {"package": "_global_"})
+        result.config.port = 2
+
+
 class CountingSource(ConfigSource):
     """A source of a plugin, which is no folder. It answers differently every time."""
 
@@ -256,8 +269,6 @@ def test_sources_of_plugins():
 def test_paths_out_of_a_source(tmp_path, write):
     """A config that is named by a path out of its source is read once as well."""
     write({"conf/config.yaml": "", "other/x.yaml": "a: 1\n"})
-    from hydra._internal.core_plugins.file_config_source import FileConfigSource
-
     source = FrozenSource(FileConfigSource("main", f"file://{tmp_path / 'conf'}"))
     first = source.is_config("../other/x"), source.load_config("../other/x").config
     Path(tmp_path, "other/x.yaml").unlink()

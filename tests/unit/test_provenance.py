@@ -21,6 +21,7 @@ from hydra_plugins.hydra_docker_launcher._provenance import (
     Origin,
     Record,
     changed,
+    differences,
     text,
 )
 from hydra_plugins.hydra_docker_launcher._source import Source
@@ -285,6 +286,20 @@ def test_composed_job(multirun, tmp_path):
     assert facts["hydra"]["job"]["env_set"] == {"KEY": "<hidden>"}
     assert facts["hydra"]["runtime"]["output_dir"] == f"{tmp_path}/out/0"
     assert "launcher" not in facts["hydra"]
+
+
+def test_differences():
+    """What two machines differ in, where a number can depend on it; what is missing is a dash."""
+    then = RECORD.sweep_document()
+    host = {**then["host"], "cpu": "Slow 10", "gpus": [], "name": "other", "memory": 1}
+    now = {**then, "host": host, "image": {"libc": "musl"}}
+    assert differences(then, then) == ()
+    assert differences(then, now) == (
+        ("host.cpu", "Fast 9000", "Slow 10"),
+        ("host.gpus", "NVIDIA A100, NVIDIA A100", "-"),
+        ("image.system", "Debian GNU/Linux 13 (trixie)", "-"),
+        ("image.libc", "glibc-2.41", "musl"),
+    )
 
 
 def test_options_of_one_job():
