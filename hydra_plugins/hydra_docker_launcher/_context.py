@@ -5,13 +5,18 @@ Where a Dockerfile says which files it copies, the others neither count nor trav
 
 from __future__ import annotations
 
+import io
 import os
 import posixpath
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from ._checkout import TreeFile
 from ._dockerignore import Dockerignore, expression
@@ -76,6 +81,37 @@ def keep_only(context: Context, folder: Path) -> None:
             if path.is_symlink() or path.exists():
                 os.utime(path, (TIME, TIME), follow_symlinks=False)
     folder.chmod(0o755)
+
+
+@contextmanager
+def packed(folder: Path, dockerfile: str, text: str) -> Iterator[tuple[BinaryIO, str]]:
+    """Pack a folder and a Dockerfile for the engine's builder; give the archive and its name in it.
+
+    No COPY can see the Dockerfile unless it is in the folder: the builder removes what the
+    archive's .dockerignore names of the two.
+    """
+    extra = {}
+    if not (folder / ".dockerignore").exists():
+        dockerfile = ".hydra-docker.Dockerfile"
+        extra = {dockerfile: text, ".dockerignore": f"{dockerfile}\n.dockerignore\n"}
+    elif not (folder / dockerfile).exists():
+        extra = {dockerfile: text}
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for path in sorted(folder.rglob("*")):
+                archive.add(path, str(path.relative_to(folder)), recursive=False, filter=_of_root)
+            for name, content in extra.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content.encode())
+                archive.addfile(entry, io.BytesIO(content.encode()))
+        file.seek(0)
+        yield file, dockerfile
+
+
+def _of_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
 
 
 def _places(paths: Sequence[str], sources: Iterable[str], links: dict[str, str]) -> set[str]:

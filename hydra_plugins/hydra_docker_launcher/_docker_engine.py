@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from docker.types import Ulimit as DockerUlimit
 from docker.utils import parse_repository_tag
 
 from . import _buildkit
+from ._context import packed
 from ._engine import BuildRequest, ContainerSpec, ContainerState, Host, Image, Show
 from ._errors import DockerLauncherError, EngineError, ImageError
 from ._interrupt import held_back
@@ -128,7 +128,7 @@ class DockerEngine:
         """Build with the engine's own builder."""
         last: list[str] = []
         with (
-            _packed(request, context) as (archive, dockerfile),
+            packed(context, request.dockerfile, request.text) as (archive, dockerfile),
             _engine_errors(f"build the image {request.tag}", ImageError),
         ):
             for step in self._api.build(
@@ -495,38 +495,6 @@ def _progress(steps: Iterable[dict[str, Any]], doing: str) -> Iterator[str]:
         if status and shown.get(layer) != status:
             shown[layer] = status
             yield f"{layer}: {status}" if layer else status
-
-
-@contextmanager
-def _packed(request: BuildRequest, context: Path) -> Iterator[tuple[BinaryIO, str]]:
-    """Pack a context and its Dockerfile, which no COPY may see unless it is in the context."""
-    extra = {}
-    dockerfile = request.dockerfile
-    if (context / ".dockerignore").exists():
-        # It says whether the Dockerfile may be seen.
-        if not (context / dockerfile).exists():
-            extra = {dockerfile: request.text}
-    else:
-        dockerfile = ".hydra-docker.Dockerfile"
-        extra = {dockerfile: request.text, ".dockerignore": f"{dockerfile}\n.dockerignore\n"}
-    with tempfile.TemporaryFile() as file:
-        with tarfile.open(fileobj=file, mode="w") as archive:
-            for path in sorted(context.rglob("*")):
-                name = str(path.relative_to(context))
-                archive.add(path, name, recursive=False, filter=_of_root)
-            for name, text in extra.items():
-                content = text.encode()
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
-        file.seek(0)
-        yield file, dockerfile
-
-
-def _of_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    return entry
 
 
 def _printable(text: str) -> Iterator[str]:

@@ -208,16 +208,6 @@ def attributes(source: Source, folder: PurePath | str) -> tuple[str, ...]:
 
 
 @own_environment()
-def folder_id(source: Source, folder: PurePath | str) -> str | None:
-    """Return the object id of a folder of the commit: equal ids mean equal files in it.
-
-    None where the commit has no such folder; a submodule is none.
-    """
-    entry = Repository(source.repository).entry(source.commit, tree_path(folder))
-    return entry.id if entry is not None and entry.type == "tree" else None
-
-
-@own_environment()
 def read_text(source: Source, path: PurePath | str) -> str | None:
     """Return a file's text as the commit has it, no filter applied; None where it has none.
 

@@ -5,6 +5,8 @@ The clients are scripts that answer as Docker's do.
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from hydra_plugins.hydra_docker_launcher import _buildkit
@@ -100,6 +102,21 @@ def test_build_that_fails(clients, tmp_path):
         "Could not build the image from docker/Dockerfile (BuildKit, exit code 3).\n"
         "The builder's last lines:\n" + "\n".join(f"  {number}" for number in range(11, 31))
     )
+
+
+def test_build_that_is_left(clients, tmp_path):
+    """Ctrl-C ends the client, and with it the build."""
+    clients("new", "28.2.2", plugin=True, build='echo "$$"; exec /bin/sleep 60')
+    shown = []
+
+    def interrupt(line):
+        shown.append(line)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _buildkit.build(REQUEST, tmp_path, interrupt, "ENGINE", "28.2.2")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(shown[0]), 0)
 
 
 def test_no_client(clients, tmp_path):

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import tarfile
+
 import pytest
 
 from hydra_plugins.hydra_docker_launcher._checkout import TreeFile
-from hydra_plugins.hydra_docker_launcher._context import TIME, keep_only, leads_to, select
+from hydra_plugins.hydra_docker_launcher._context import (
+    TIME,
+    keep_only,
+    leads_to,
+    packed,
+    select,
+)
 from hydra_plugins.hydra_docker_launcher._dockerignore import Dockerignore
 
 PATHS = (
@@ -141,3 +149,36 @@ def test_keep_only(tmp_path):
     modes = {name: stat.st_mode & 0o777 for name, stat in left.items()}
     assert modes == {"a": 0o755, "a/d.txt": 0o644, "run.sh": 0o755, "link": 0o777}
     assert {stat.st_mtime for stat in left.values()} == {TIME}
+
+
+def contents(folder):
+    with packed(folder, "docker/Dockerfile", "FROM a") as (file, name):
+        with tarfile.open(fileobj=file) as archive:
+            files = {
+                entry.name: archive.extractfile(entry).read().decode()
+                for entry in archive
+                if entry.isfile()
+            }
+            assert {(entry.uid, entry.gid, entry.uname) for entry in archive} == {(0, 0, "")}
+        return name, files
+
+
+def test_packed(tmp_path):
+    """The Dockerfile goes beside the files, where the builder removes it before any COPY."""
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "link").symlink_to("a.txt")
+    own = ".hydra-docker.Dockerfile"
+    ignore = f"{own}\n.dockerignore\n"
+    assert contents(tmp_path) == (
+        own,
+        {"a.txt": "a", own: "FROM a", ".dockerignore": ignore},
+    )
+
+    # Where a COPY takes the .dockerignore along, it stays what it is: it says of the Dockerfile.
+    (tmp_path / ".dockerignore").write_text("docker")
+    expected = {"a.txt": "a", ".dockerignore": "docker", "docker/Dockerfile": "FROM a"}
+    assert contents(tmp_path) == ("docker/Dockerfile", expected)
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "Dockerfile").write_text("FROM a # as it is in the commit")
+    expected["docker/Dockerfile"] = "FROM a # as it is in the commit"
+    assert contents(tmp_path) == ("docker/Dockerfile", expected)

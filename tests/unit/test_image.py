@@ -374,6 +374,16 @@ def test_changed_file_is_another_image(source, shown, change):
     assert len(engine.builds) == 2
 
 
+def test_attributes_above_the_context(source, shown):
+    """What the root's .gitattributes make of a folder's files is content of that folder."""
+    files = {"docker/Dockerfile": "FROM docker\nCOPY requirements.txt /x"}
+    engine = with_bases()
+    image = get(engine, source(**files), shown, build=DOCKER)
+    changed = source(**files, **{".gitattributes": "*.txt text eol=crlf"})
+    assert get(engine, changed, shown, build=DOCKER) != image
+    assert [context["requirements.txt"] for context in engine.contexts] == [b"numpy", b"numpy"]
+
+
 def test_mode_is_content(source, shown):
     """A file that becomes executable makes another image."""
     engine, first = with_bases(), source(**FILES)

@@ -26,10 +26,10 @@ from hydra_plugins.hydra_docker_launcher._source import (
     commit_time,
     export,
     files,
-    folder_id,
     read_text,
     read_texts,
     require_file,
+    tree,
 )
 
 LFS_POINTER = (
@@ -634,19 +634,23 @@ class TestTree:
         for pattern in ("docker/*", ":(top)docker", ":/docker"):
             assert files(source, pattern) == frozenset()
 
-    def test_folder_id(self, repo: GitRepository) -> None:
-        """A folder's id changes when, and only when, something below it does."""
+    def test_tree(self, repo: GitRepository) -> None:
+        """Paths below a folder, with modes and content ids, and where links lead."""
         repo.write("docker/Dockerfile", "FROM a\n")
+        repo.write("docker/deep/run.sh", "").chmod(0o755)
+        (repo.root / "docker" / "link").symlink_to("deep/run.sh")
         repo.commit()
-        first = pin_at(repo.root)
-        repo.commit(train__py="pass\n")
-        second = pin_at(repo.root)
-        assert folder_id(first, "docker") == repo.git("rev-parse", "HEAD:docker")
-        assert folder_id(first, "docker") == folder_id(second, PurePosixPath("./docker"))
-        assert folder_id(first, "") == repo.git("rev-parse", "HEAD~^{tree}")
-        assert folder_id(first, ".") != folder_id(second, ".")
-        assert folder_id(first, "train.py") is None
-        assert folder_id(first, "missing") is None
+        expected = [
+            ("Dockerfile", "100644", None),
+            ("deep/run.sh", "100755", None),
+            ("link", "120000", "deep/run.sh"),
+        ]
+        found = tree(pin_at(repo.root), "docker")
+        assert [(file.path, file.mode, file.link) for file in found] == expected
+        assert [file.id for file in found] == [
+            repo.git("rev-parse", f"HEAD:docker/{path}") for path, _, _ in expected
+        ]
+        assert "docker/Dockerfile" in [file.path for file in tree(pin_at(repo.root))]
 
     def test_read_text(self, repo: GitRepository) -> None:
         """A file's text is that of the commit; what is no file has none."""
@@ -871,7 +875,9 @@ class TestExportOfSubmodules:
             **IN_SUBMODULES,
         }
         assert files(source) == {".gitmodules", "train.py", "model.py"}
-        assert folder_id(source, "libs/library") is None
+        listed = [file.path for file in tree(source, "libs/library") if ".git" not in file.path]
+        assert listed == ["core.py", "inner/deep.py", "notes.txt"]
+        assert [file.path for file in tree(source, "libs/library/inner")] == ["deep.py"]
 
     def test_folder(self, nested: GitRepository, tmp_path: Path) -> None:
         """Submodules below an exported folder lie where they lie in it."""
@@ -936,7 +942,7 @@ class TestRepositoryIsUntouched:
         source = pin_at(repo.root / "train.py", dirty="ignore")
         require_file(source, repo.root / "train.py")
         files(source)
-        folder_id(source, "")
+        tree(source, "")
         read_text(source, "train.py")
         commit_time(source)
         assert exported(source, tmp_path / "out")["library/core.py"] == b"x = 1\n"
@@ -964,7 +970,7 @@ class TestRepositoryIsUntouched:
             monkeypatch.setenv(name, value)
         assert pin_at(repo.root) == expected
         assert files(expected) == {"train.py", "model.py"}
-        assert folder_id(expected, "missing") is None
+        assert tree(expected, "missing") == ()
         assert set(exported(expected, tmp_path / "out")) == {"train.py", "model.py"}
         assert {name: os.environ[name] for name in hook} == hook
 
