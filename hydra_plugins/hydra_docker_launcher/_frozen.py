@@ -39,7 +39,7 @@ Names: TypeAlias = list[str]
 #: By scheme, path and provider.
 Known: TypeAlias = dict[tuple[str, str, str], ConfigSource]
 
-ENTRIES = 200_000  # of a source's folders that are looked at
+ENTRIES = 500_000  # of a source's folders that are looked at
 LARGEST = 16 * 1024**2  # bytes of a file that is read
 PARSED = 1000  # configs of a source that are kept parsed, too: reading YAML is slow
 SUFFIXES = (".yaml", ".yml")
@@ -126,33 +126,49 @@ def read_tree(root: str) -> Tree:
     left = ENTRIES
     while queue:
         folder = queue.popleft()
-        if left <= 0:
-            tree.cut = True
+        listing = _list(os.path.join(root, folder)) if left > 0 else None
+        tree.cut = tree.cut or left <= 0
+        if listing is None or (folder and listing.is_output):
             tree.unread.add(folder)
             continue
-        try:
-            with os.scandir(os.path.join(root, folder)) as found:
-                listed = sorted(found, key=lambda entry: entry.name)
-        except OSError:
-            tree.unread.add(folder)
-            continue
-        left -= len(listed)
-        if folder and not _OUTPUTS.isdisjoint(entry.name for entry in listed):
-            tree.unread.add(folder)
-            continue
-        names = tree.folders[folder] = []
-        for entry in listed:
-            path = posixpath.join(folder, entry.name)
-            if entry.is_dir():
-                names.append(entry.name)
-                if _may_hold_configs(entry):
-                    queue.append(path)
-                else:
-                    tree.unread.add(path)
-            elif entry.name.endswith(SUFFIXES) and entry.is_file():
-                names.append(entry.name)
-                _read_file(tree, path, entry.path)
+        left -= listing.entries
+        tree.folders[folder] = sorted((*listing.folders, *listing.configs))
+        for name, may_hold_configs in sorted(listing.folders.items()):
+            path = posixpath.join(folder, name)
+            if may_hold_configs:
+                queue.append(path)
+            else:
+                tree.unread.add(path)
+        for name in listing.configs:
+            _read_file(tree, posixpath.join(folder, name))
     return tree
+
+
+@dataclass(slots=True)
+class _Listing:
+    """What is in one folder; of its folders, whether to look into them."""
+
+    entries: int = 0
+    folders: dict[str, bool] = field(default_factory=dict)
+    configs: list[str] = field(default_factory=list)
+    is_output: bool = False
+
+
+def _list(folder: str) -> _Listing | None:
+    """List a folder, which may have very many other files; None where it cannot be read."""
+    listing = _Listing()
+    try:
+        with os.scandir(folder) as found:
+            for entry in found:
+                listing.entries += 1
+                listing.is_output = listing.is_output or entry.name in _OUTPUTS
+                if entry.is_dir():
+                    listing.folders[entry.name] = _may_hold_configs(entry)
+                elif entry.name.endswith(SUFFIXES) and entry.is_file():
+                    listing.configs.append(entry.name)
+    except OSError:
+        return None
+    return listing
 
 
 def _may_hold_configs(entry: os.DirEntry[str]) -> bool:
@@ -164,13 +180,15 @@ def _may_hold_configs(entry: os.DirEntry[str]) -> bool:
     return not f"{here}/".startswith(f"{os.path.realpath(entry.path)}/")
 
 
-def _read_file(tree: Tree, path: str, name: str) -> None:
+def _read_file(tree: Tree, path: str) -> None:
+    content = None
     try:
-        with Path(name).open("rb", buffering=0) as file:
-            content = file.read(LARGEST + 1)
+        with Path(tree.root, path).open("rb") as file:
+            if os.fstat(file.fileno()).st_size <= LARGEST:
+                content = file.read()
     except OSError:
-        content = None
-    if content is None or len(content) > LARGEST:
+        pass
+    if content is None:
         tree.unread.add(path)
     else:
         tree.files[path] = content
