@@ -23,7 +23,7 @@ from hydra.types import HydraContext
 from omegaconf import AnyNode, Container, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from . import _composed
+from . import _composed, _private
 from ._errors import TaskError
 from ._job import Job
 from ._private import hide_variables
@@ -318,9 +318,13 @@ def _without_hydra(composed: DictConfig) -> DictConfig:
 
 
 def _drop_plugin_types(hydra: DictConfig) -> None:
+    """Make the plugins' nodes plain; the launcher's goes without values of variables."""
     with read_write(hydra), open_dict(hydra):
         for name in PLUGIN_NODES:
-            plain = OmegaConf.to_container(hydra[name], resolve=False, enum_to_str=True)
+            plain: Any = OmegaConf.to_container(hydra[name], resolve=False, enum_to_str=True)
+            if name == "launcher":
+                target = plain.get("_target_")
+                plain = {"_target_": target, **_private.shown_options(plain)}
             hydra[name] = OmegaConf.create(plain)
 
 

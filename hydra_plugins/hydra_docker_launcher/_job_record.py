@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import _private
 from ._engine import ContainerSpec, Image, Limits
 from ._errors import ReproduceError
 from ._job import Job
@@ -50,7 +51,8 @@ class JobRecord:
 
 def to_json(job: Job, spec: ContainerSpec, code: Code, ready: Ready) -> str:
     """Return the record of a job as JSON: variables of the host by name, not by value."""
-    options = {key: value for key, value in job.written.items() if key not in _OF_THE_PLACE}
+    written = _private.repeatable_options(job.written)
+    options = {key: value for key, value in written.items() if key not in _OF_THE_PLACE}
     source, task, image = code.source, code.task, ready.image
     content = {
         "format": FORMAT,

@@ -15,6 +15,9 @@ from typing import Any
 HIDDEN = "<hidden>"
 #: Keys of the config below which there are names with values.
 VARIABLES = ("hydra.launcher.environment", "hydra.launcher.build.args", "hydra.job.env_set")
+_SECRET_NAME = re.compile(
+    r"(?i)(token|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|auth)"
+)
 _URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:\s]*)[^/\s]*@")
 
 
@@ -71,6 +74,52 @@ def shown_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(node, dict) and node.get(name):
             node[name] = _hidden(node[name], None)
     return result
+
+
+def repeatable_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``hydra.launcher`` as plain values, from which its jobs can be run again.
+
+    A variable whose name or value looks like a secret is taken from the environment of whoever does
+    that: ``${oc.env:NAME}`` stands in its place.
+    """
+    result: dict[str, Any] = {
+        key: _as_it_is(value) for key, value in options.items() if key != "_target_"
+    }
+    build = result.get("build")
+    for node, name in ((result, "environment"), (build, "args")):
+        if isinstance(node, dict) and node.get(name):
+            node[name] = _without_secrets(node[name])
+    return result
+
+
+def _as_it_is(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(_key(key)): _as_it_is(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_it_is(item) for item in value]
+    return value if isinstance(value, str) else plain(value)
+
+
+def _without_secrets(variables: Any) -> Any:
+    if isinstance(variables, dict):
+        return {
+            name: f"${{oc.env:{name}}}" if _is_secret(str(name), value) else value
+            for name, value in variables.items()
+        }
+    if isinstance(variables, list):
+        return [_item_without_secret(str(item)) for item in variables]
+    return variables
+
+
+def _item_without_secret(item: str) -> str:
+    name, equals, value = item.partition("=")
+    return f"{name}=${{oc.env:{name}}}" if equals and _is_secret(name, value) else item
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    if value is None or _is_interpolation(value):
+        return False
+    return bool(_SECRET_NAME.search(name)) or without_credentials(str(value)) != str(value)
 
 
 def plain(value: Any) -> Any:

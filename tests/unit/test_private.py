@@ -10,6 +10,7 @@ import pytest
 from hydra_plugins.hydra_docker_launcher._private import (
     hide_variables,
     plain,
+    repeatable_options,
     shown_options,
     shown_override,
     without_credentials,
@@ -113,3 +114,30 @@ def test_plain_values():
 def test_urls(text, shown):
     """The user of an address can be a token; ssh needs it, and has no password there."""
     assert without_credentials(text) == shown
+
+
+def test_repeatable_options():
+    """What looks like a secret is taken from the environment of whoever runs the job again."""
+    options = {
+        "_target_": "x",
+        "image": "https://ada:pw@registry/train",
+        "environment": {
+            "OMP_NUM_THREADS": 2,
+            "WANDB_API_KEY": "abc",
+            "DB": "postgres://ada:pw@db/x",
+            "GIVEN": "${oc.env:OTHER}",
+            "PASSED_TOKEN": None,
+        },
+        "build": {"args": ["VERSION=1", "PIP_TOKEN=abc", "HOST_TOKEN"]},
+    }
+    assert repeatable_options(options) == {
+        "image": "https://ada:pw@registry/train",
+        "environment": {
+            "OMP_NUM_THREADS": 2,
+            "WANDB_API_KEY": "${oc.env:WANDB_API_KEY}",
+            "DB": "${oc.env:DB}",
+            "GIVEN": "${oc.env:OTHER}",
+            "PASSED_TOKEN": None,
+        },
+        "build": {"args": ["VERSION=1", "PIP_TOKEN=${oc.env:PIP_TOKEN}", "HOST_TOKEN"]},
+    }
