@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from ._paths import DATABASE, LEDGER, STORE_FOLDER
+from ._paths import DATABASE, LEDGER, NOTED_CONFIGS, STORE_FOLDER
 
 INSIDE_SUBMODULE = "changed inside"
 UNTRACKED = "untracked"
@@ -160,10 +160,13 @@ def _has_parent(file: Path, root: Path, condition: Callable[[Path], bool]) -> bo
 
 
 def _made_by_a_run(path: Path) -> bool:
-    """Whether Hydra made this output folder, or an earlier sweep this tracking store."""
+    """Whether Hydra made this output folder, or an earlier sweep this tracking store.
+
+    So is the config that ``hydra-docker note`` has written down.
+    """
     # Optuna's sweeper writes no multirun.yaml.
     swept = any((path / name).is_file() for name in ("multirun.yaml", LEDGER))
     hydra = swept or (path / ".hydra").is_dir()
     store = path.name == STORE_FOLDER and (path / DATABASE).is_file()
     link = path.is_symlink() and path.readlink() == Path(STORE_FOLDER, DATABASE)
-    return hydra or store or link
+    return hydra or store or link or NOTED_CONFIGS.fullmatch(path.name) is not None

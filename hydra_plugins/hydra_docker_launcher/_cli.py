@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra_plugins.hydra_docker_launcher import __version__
 
-from ._errors import DockerLauncherError
+from ._errors import DockerLauncherError, ReproduceError
 from ._interrupt import taken_as_ctrl_c
 
 if TYPE_CHECKING:
-    from ._reproduce import Wish
+    from ._wish import Wish
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
-#: Options of a note; the last one may be left out.
-NOTE = ("image", "commit", "config", "script")
+#: Options of a job without a run; the last two may be left out.
+NOTE = ("image", "commit", "config", "script", "module")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,16 +60,22 @@ def _add_reproduce(commands: Any) -> None:
         description="Run a past job, or all jobs of a past sweep, again: commit, image, config, "
         "limits and volumes of then. Says at the end what was the same and what was not. "
         "Without a run, --image, --commit and --config say what to run.",
+        epilog="Exit code: 0 when all jobs have completed, whether or not their metrics are those "
+        "of then; 1 when one has not, or nothing could be run; 2 for wrong use; 130 after Ctrl-C.",
     )
     parser.add_argument(
-        "run_id", metavar="RUN_ID", nargs="?", help="MLflow run of a job, or of a sweep"
+        "run_id",
+        metavar="RUN_ID",
+        nargs="?",
+        help="MLflow run of a job, or of a sweep; its first digits are enough",
     )
-    parser.add_argument("--image", help="without a run: the image")
-    parser.add_argument("--commit", help="without a run: the commit")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="without a run: the config")
-    parser.add_argument(
-        "--script", help="without a run: the script, from the root of the repository"
-    )
+    note = parser.add_argument_group("without a run")
+    note.add_argument("--image", help="the image")
+    note.add_argument("--commit", help="the commit")
+    note.add_argument("--config", type=Path, metavar="FILE", help="the resolved config, as YAML")
+    what = note.add_mutually_exclusive_group()
+    what.add_argument("--script", help="the script, from the root of the repository")
+    what.add_argument("--module", help="instead of a script, what followed python -m")
     _add_store(parser)
     parser.add_argument(
         "--repository",
@@ -114,9 +118,13 @@ def _add_note(commands: Any) -> None:
         "note",
         help="print image, commit and config of a run, for a lab book",
         description="Print image, commit and config of a job's run, and how to run it again, with "
-        "this project and with docker alone.",
+        "this project and with docker alone. The config is written into this folder.",
     )
-    parser.add_argument("run_id", metavar="RUN_ID", help="MLflow run of a job")
+    parser.add_argument(
+        "run_id",
+        metavar="RUN_ID",
+        help="MLflow run of a job, or of a sweep; its first digits are enough",
+    )
     _add_store(parser)
     parser.set_defaults(command=_note)
 
@@ -131,81 +139,91 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 def _reproduce(parsed: argparse.Namespace) -> int:
     from . import _pinning
-    from ._reproduce import Wish
+    from ._wish import Wish, output_folder
 
-    options = [*parsed.options, ("dry_run", parsed.dry_run)]
-    if parsed.tracking_uri:
-        options.append(("mlflow.tracking_uri", parsed.tracking_uri))
-    wish = Wish(
-        folder=Path.cwd(),
-        output=Path(os.path.abspath(parsed.output or _fresh_folder())),
-        cache=_pinning.cache_folder(),
-        repository=parsed.repository,
-        remote=parsed.remote,
-        volumes=tuple(parsed.volume),
-        options=tuple(options),
-    )
     noted = [name for name in NOTE if getattr(parsed, name) is not None]
-    if parsed.run_id is None:
-        missing = [f"--{name}" for name in NOTE[:3] if name not in noted]
-        if missing:
-            return _wrong(
-                f"give a RUN_ID, or all of --image, --commit, --config ({missing[0]} is missing)"
-            )
-        return _reproduce_note(parsed, wish)
-    if noted:
+    missing = [f"--{name}" for name in NOTE[:3] if name not in noted]
+    if parsed.run_id is None and missing:
         return _wrong(
-            f"--{noted[0]} is for a job without a RUN_ID; --set image=... replaces the image"
+            f"give a RUN_ID, or all of --image, --commit, --config ({missing[0]} is missing)"
         )
-    return _reproduce_run(parsed, wish)
+    if parsed.run_id is not None and noted:
+        instead = "; --set image=… replaces the image of the run" if noted == ["image"] else ""
+        return _wrong(f"--{noted[0]} is for a job without a RUN_ID{instead}")
+    folder = Path.cwd()
+    with output_folder(parsed.output, folder) as output:
+        wish = Wish(
+            folder=folder,
+            output=output,
+            cache=_pinning.cache_folder(),
+            repository=parsed.repository,
+            remote=parsed.remote,
+            volumes=tuple(parsed.volume),
+            options=tuple(parsed.options),
+            tracking_uri=parsed.tracking_uri,
+            dry_run=parsed.dry_run,
+        )
+        if parsed.run_id is None:
+            return _reproduce_note(parsed, wish)
+        return _reproduce_run(parsed.run_id, wish)
 
 
-def _reproduce_run(parsed: argparse.Namespace, wish: Wish) -> int:
+def _reproduce_run(run_id: str, wish: Wish) -> int:
     from . import _report, _reproduce, _start
     from ._past_job import past_jobs
 
-    history = _start.history(parsed.tracking_uri, Path.cwd())
-    past = past_jobs(history, parsed.run_id)
+    history = _start.history(wish.tracking_uri, wish.folder)
+    asked = history.run(run_id)
     again = _reproduce.reproduce(
-        past, wish, asked=parsed.run_id, engine=_start.docker_engine(), make_tracker=_start.tracker
+        past_jobs(history, asked),
+        wish,
+        asked=asked.id,
+        engine=_start.docker_engine(),
+        make_tracker=_start.tracker,
     )
     if again is None:
         return 0
-    for job in again:
-        print(_report.report(job, history))
+    print(f"\n{_report.report(_report.read_back(again, history))}")
+    print(f"\noutputs in {wish.output}")
     return 0 if _reproduce.completed(again) else FAILED
 
 
 def _reproduce_note(parsed: argparse.Namespace, wish: Wish) -> int:
     from . import _from_note, _start
+    from ._outcome import End
 
-    completed = _from_note.reproduce_note(
-        _from_note.Note(parsed.image, parsed.commit, parsed.config, parsed.script),
+    noted = _from_note.reproduce_note(
+        _from_note.Note(parsed.image, parsed.commit, parsed.config, parsed.script, parsed.module),
         wish,
         engine=_start.docker_engine(),
         make_tracker=_start.tracker,
     )
-    return FAILED if completed is False else 0
+    if noted is None:
+        return 0
+    print(f"\njob {noted.outcome.end.value}")
+    print(f"  run now   {noted.run_id or 'not recorded'}")
+    print(f"\noutputs in {wish.output}")
+    return 0 if noted.outcome.end is End.COMPLETED else FAILED
 
 
 def _note(parsed: argparse.Namespace) -> int:
-    from . import _note, _start
+    from . import _note, _paths, _start
     from ._past_job import past_jobs
 
-    for job in past_jobs(_start.history(parsed.tracking_uri, Path.cwd()), parsed.run_id):
-        config = Path(f"config-{job.run.id[:8]}.yaml")
-        config.write_text(_note.config(job))
-        print(_note.note(job, str(config)))
+    history = _start.history(parsed.tracking_uri, Path.cwd())
+    for number, job in enumerate(past_jobs(history, history.run(parsed.run_id))):
+        file = Path(_paths.NOTED_CONFIG.format(job.run.id[:8]))
+        try:
+            file.write_text(_note.config(job))
+        except OSError as error:
+            raise ReproduceError(f"Cannot write the config into this folder: {error}") from error
+        print("\n" * bool(number) + _note.note(job, str(file)))
     return 0
 
 
 def _wrong(message: str) -> int:
     print(f"hydra-docker: {message}", file=sys.stderr)
     return WRONG_USE
-
-
-def _fresh_folder() -> Path:
-    return Path("reproduced") / f"{datetime.now().astimezone():%Y-%m-%d_%H-%M-%S}"
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -217,12 +235,19 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _option(text: str) -> tuple[str, Any]:
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     name, equals, _ = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
-    value = OmegaConf.select(OmegaConf.from_dotlist([text]), name)
-    return name, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    try:
+        value = OmegaConf.select(OmegaConf.from_dotlist([text]), name)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be read: {error}") from None
+    return name.removeprefix("hydra.launcher."), OmegaConf.to_container(
+        value
+    ) if OmegaConf.is_config(value) else value
 
 
 if __name__ == "__main__":

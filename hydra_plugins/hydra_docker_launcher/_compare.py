@@ -1,67 +1,109 @@
-"""Compare: what two runs have in common, and what exactly differs."""
+"""Compare: what two runs of a job have in common, and what exactly differs. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from . import _compose
+from ._options import LABEL_PREFIX
 from ._past_job import PastJob
+
+#: Options that other lines compare.
+_COMPARED_ELSEWHERE = ("image", "commit", "dirty", "_target_")
+#: What MLflow measures of the machine while a run goes on.
+_OF_THE_MACHINE = "system/"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that was compared. ``then`` and ``now`` as text; ``same`` is the verdict."""
+    """One thing that was compared. ``then`` and ``now`` as text; None: nobody wrote it down."""
 
     what: str
-    then: str
-    now: str
+    then: str | None
+    now: str | None
 
     @property
     def same(self) -> bool:
-        return self.then == self.now
+        return self.then == self.now and self.then is not None
+
+    @property
+    def unknown(self) -> bool:
+        return self.then is None or self.now is None
 
 
 def compare(then: PastJob, now: PastJob) -> tuple[Line, ...]:
-    """Return everything that two runs of a job are compared by, and their packages that differ."""
+    """Return everything that two runs of a job are compared by.
+
+    Of configs, options and packages, each part that differs has a line of its own.
+    """
     one, other = then.record, now.record
     return (
+        Line("outcome", _outcome(then), _outcome(now)),
         Line("commit", one.source.commit, other.source.commit),
-        Line("config", _text(then.plain), _text(now.plain)),
+        *_parts("config", _compose.flatten(then.plain), _compose.flatten(now.plain)),
+        *_parts("option", _options(then), _options(now)),
         Line("image", one.image.id, other.image.id),
         Line("python", one.python, other.python),
         Line("hydra-core", one.hydra, other.hydra),
-        *_packages(then.packages, now.packages),
+        *_parts("package", _versions(then.packages), _versions(now.packages)),
+        *(Line(name, then.run.tags.get(tag), now.run.tags.get(tag)) for name, tag in _MACHINE),
     )
+
+
+_MACHINE = (
+    ("host", f"{LABEL_PREFIX}host"),
+    ("engine", f"{LABEL_PREFIX}engine"),
+)
 
 
 def metrics(then: PastJob, now: PastJob) -> tuple[Line, ...]:
-    """Return the last value of every metric of either run; ``-`` where it has none."""
-    names = sorted({*then.run.metrics, *now.run.metrics})
-    return tuple(
-        Line(name, _number(then.run.metrics, name), _number(now.run.metrics, name))
-        for name in names
-    )
+    """Return the last value of every metric of either run, to its last digit."""
+    one, other = then.run.metrics, now.run.metrics
+    names = sorted(name for name in {*one, *other} if not name.startswith(_OF_THE_MACHINE))
+    return tuple(Line(name, _number(one.get(name)), _number(other.get(name))) for name in names)
 
 
-def _packages(then: tuple[str, ...], now: tuple[str, ...]) -> Iterator[Line]:
-    one, other = _versions(then), _versions(now)
-    for name in sorted({*one, *other}):
-        if one.get(name) != other.get(name):
-            yield Line(f"package {name}", one.get(name, "-"), other.get(name, "-"))
+def same_metrics(lines: Iterable[Line]) -> bool:
+    return all(line.same for line in lines)
+
+
+def _outcome(job: PastJob) -> str:
+    """Return how a job has ended; of one that still runs, that it does."""
+    return job.run.tags.get(f"{LABEL_PREFIX}outcome", job.run.status.lower())
+
+
+def _options(job: PastJob) -> dict[str, Any]:
+    options = _compose.flatten(job.record.options)
+    return {name: value for name, value in options.items() if name not in _COMPARED_ELSEWHERE}
+
+
+def _parts(what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Line]:
+    """Yield a line for each part that differs, or one for all where none does."""
+    if not then or not now:
+        if then or now:
+            yield Line(f"{what}s", str(len(then)) if then else None, str(len(now)) if now else None)
+        return
+    differing = [name for name in {**then, **now} if repr(then.get(name)) != repr(now.get(name))]
+    if not differing:
+        yield Line(f"{what}s", str(len(then)), str(len(now)))
+    for name in differing:
+        yield Line(f"{what} {name}", _text(then, name), _text(now, name))
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    return str(values[name]) if name in values else "-"
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     return {name: version for name, _, version in (item.partition("==") for item in packages)}
 
 
-def _text(plain: Mapping[str, object]) -> str:
-    return repr(plain)
-
-
-def _number(metrics: Mapping[str, float], name: str) -> str:
-    """Return a metric to its last digit."""
-    value = metrics.get(name)
+def _number(value: float | None) -> str:
+    """Return a metric to its last digit, ``-`` where a run has none of that name."""
     if value is None:
         return "-"
-    return repr(int(value)) if math.isfinite(value) and value == int(value) else repr(value)
+    whole = math.isfinite(value) and value == int(value) and abs(value) < 2**53
+    return str(int(value)) if whole else repr(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,93 +14,137 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from . import _compose, _execution, _job_files, _options, _past_source, _pinning, _source
+from . import _compose, _execution, _job_files, _options, _past_source, _source
 from ._compose import ComposedJob
 from ._engine import Engine
-from ._errors import ReproduceError
+from ._errors import OptionError, ReproduceError, SourceError
 from ._execution import Batch, Execution, MakeTracker
 from ._job import Job
-from ._outcome import End
-from ._pinning import Code, Request
-from ._reproduce import Wish
+from ._outcome import Outcome
+from ._past_options import INSTEAD, check_wished, with_defaults
+from ._reproduce import pin_known, run_ids
 from ._source import Source
 from ._task import Task
+from ._wish import Wish
 
 log = logging.getLogger("hydra_docker_launcher")
+
+#: What a resolved config has no more: they would make Hydra compose another one.
+_NOT_RESOLVED = ("hydra", "defaults")
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
     """What a lab book holds of a job. ``script`` is relative to the repository's root.
 
-    ``script`` None: the only one of the commit that uses ``hydra.main``.
+    ``script`` None: the only one of the commit that uses ``hydra.main``. ``module`` instead of a
+    script: it is run as ``python -m`` does.
     """
 
     image: str
     commit: str
     config: Path
     script: str | None = None
+    module: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A job that was run from its note, and its run; None where nothing was recorded."""
+
+    outcome: Outcome
+    run_id: str | None
 
 
 def reproduce_note(
-    note: Note,
-    wish: Wish,
-    *,
-    engine: Engine,
-    make_tracker: MakeTracker,
-) -> bool | None:
-    """Run the job of a note; tell whether it completed, None of a dry run.
+    note: Note, wish: Wish, *, engine: Engine, make_tracker: MakeTracker
+) -> Noted | None:
+    """Run the job of a note; None of a dry run.
 
     The config is taken as it is: plain values, without the types of a Structured Config.
     """
+    config = _config(note.config)
     source = _located(note, wish)
-    script = source.root / (note.script or _only_script(source))
-    _source.require_file(source, script)
-    job = _composed(note, wish, script.stem)
-    node = {**job.options, "dirty": "ignore", **dict(wish.options)}
-    options = _options.parse(node, environ=os.environ, folder=wish.folder)
-    folders = (script.parent, source.root / "src", source.root)
-    task = Task("script", str(script), (str(script),), tuple(map(str, folders)))
     working_dir = wish.folder if wish.folder.is_relative_to(source.root) else source.root
+    script, task = _task(note, source, working_dir)
+    job = _composed(note, wish, config, script.stem if script else task.target.split(".")[-1])
     execution = Execution(
         _execution.new_id(),
         folder=wish.output,
         working_dir=working_dir,
         make_engine=lambda: engine,
         make_tracker=lambda options, _, user: make_tracker(options, wish.folder, user),
-        pin_code=_pin(source, script, task),
+        pin_code=pin_known(source, script, task),
     )
 
     def content(_job: Job, task: Task, restart: str) -> bytes:
         return _job_files.content(job, task, restart)
 
-    outcomes = execution.run(Batch((job,), (options,)), content)
-    return None if outcomes is None else outcomes[0].end is End.COMPLETED
+    try:
+        options = _options.parse(_node(note, wish), environ=os.environ, folder=wish.folder)
+        outcomes = execution.run(Batch((job,), (options,)), content)
+    except OptionError as error:
+        raise OptionError(f"{error}\n{INSTEAD}") from None
+    return None if outcomes is None else Noted(outcomes[0], run_ids(wish.output).get(0))
+
+
+def _config(file: Path) -> DictConfig:
+    """Read a resolved config."""
+    try:
+        config = OmegaConf.load(file)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise ReproduceError(f"The config {file} cannot be read: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ReproduceError(f"The config {file} is no mapping of names to values")
+    for name in _NOT_RESOLVED:
+        if name in config:
+            raise ReproduceError(
+                f"The config {file} has a key {name!r}, so it is not the resolved config of a job. "
+                "That is the artifact config.yaml of its run; options of hydra.launcher are given "
+                "with --set NAME=VALUE."
+            )
+    return config
 
 
 def _located(note: Note, wish: Wish) -> Source:
+    """Return the commit, in a clone that is here or is made of ``--remote``.
+
+    What the clone is called on this host is what the job sees.
+    """
     folder = wish.repository or wish.folder
     if wish.remote is None:
-        return _source.pin(
-            folder,
-            revision=note.commit,
-            dirty="ignore",
-            snapshot_limit=0,
-            config_dirs=(),
-            own_paths=(),
-        )
-    unknown = Source(root=folder, commit=note.commit, branch=None, remote_url=wish.remote)
-    located = _past_source.locate(unknown, (), wish.remote, wish.cache / "repositories")
-    return _source.pin(
-        located.repository,
-        revision=note.commit,
-        dirty="ignore",
-        snapshot_limit=0,
-        config_dirs=(),
-        own_paths=(),
+        try:
+            return _pinned(folder, note.commit)
+        except SourceError as error:
+            raise SourceError(
+                f"{error}\nRun this in a clone that has it, or name one with --repository, or the "
+                "address of one with --remote."
+            ) from error
+    unknown = Source(root=folder, commit=note.commit, branch=None, remote_url=None)
+    return _pinned(
+        _past_source.locate(unknown, (), wish.remote, wish.clones).repository, note.commit
     )
+
+
+def _pinned(folder: Path, commit: str) -> Source:
+    return _source.pin(folder, revision=commit, dirty="ignore", config_dirs=(), own_paths=())
+
+
+def _task(note: Note, source: Source, working_dir: Path) -> tuple[Path | None, Task]:
+    """Return the script, and how it is found; its modules are where they usually are."""
+    root = source.root
+    libraries = [str(folder) for folder in (root / "src", root)]
+    if note.module is not None:
+        path = tuple(dict.fromkeys((str(working_dir), *libraries)))
+        return None, Task("module", note.module, (note.module,), path)
+    script = root / (note.script or _only_script(source))
+    _source.require_file(source, script)
+    path = tuple(dict.fromkeys((str(script.parent), *libraries)))
+    return script, Task("script", str(script), (str(script),), path)
 
 
 def _only_script(source: Source) -> str:
@@ -109,47 +153,49 @@ def _only_script(source: Source) -> str:
         for name in sorted(_source.files(source))
         if name.endswith(".py") and "hydra.main(" in (_source.read_text(source, name) or "")
     ]
-    if len(found) != 1:
-        which = "none" if not found else ", ".join(found[:10])
-        raise ReproduceError(
-            f"Which script was it? Commit {source.commit[:12]} has several with hydra.main, or "
-            f"none: {which}.\nName it with --script, relative to {source.root}."
-        )
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    have = f"has {len(found)} scripts" if found else "has no script"
+    which = f": {', '.join(found[:10])}" if found else ""
+    raise ReproduceError(
+        f"Which script was it? Commit {source.commit[:12]} {have} with hydra.main{which}.\n"
+        f"Name it with --script, relative to {source.root}."
+    )
 
 
-def _composed(note: Note, wish: Wish, name: str) -> ComposedJob:
+def _composed(note: Note, wish: Wish, config: DictConfig, name: str) -> ComposedJob:
     """Compose the config of a note as Hydra would that of a multirun."""
-    file = note.config.absolute()
-    if not file.is_file():
-        raise ReproduceError(f"There is no config file {file}")
     overrides = [
         "hydra/launcher=docker",
         f"hydra.sweep.dir={_quoted(str(wish.output))}",
         "hydra.sweep.subdir='0'",
-        f"hydra.launcher.image={_quoted(note.image)}",
-        f"hydra.launcher.commit={_quoted(note.commit)}",
     ]
     try:
-        with initialize_config_dir(str(file.parent), job_name=name, version_base="1.3"):
-            loader: Any = GlobalHydra.instance().config_loader()
-            config = loader.load_configuration(file.name, overrides, RunMode.MULTIRUN)
-            context = HydraContext(config_loader=loader, callbacks=Callbacks())
-            return _compose.compose(context, config, [], 0)
+        with tempfile.TemporaryDirectory(prefix="hydra-docker-") as folder:
+            # By a name of its own: Hydra reads more than a file's name into some characters.
+            Path(folder, "config.yaml").write_text(OmegaConf.to_yaml(config))
+            with initialize_config_dir(folder, job_name=name, version_base="1.3"):
+                loader: Any = GlobalHydra.instance().config_loader()
+                whole = loader.load_configuration("config", overrides, RunMode.MULTIRUN)
+                context = HydraContext(config_loader=loader, callbacks=Callbacks())
+                return _compose.compose(context, whole, [], 0)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ReproduceError(f"The config {file} cannot be used: {error}") from error
+        raise ReproduceError(f"The config {note.config} cannot be used: {error}") from error
+
+
+def _node(note: Note, wish: Wish) -> dict[str, Any]:
+    """Return the options of the launcher: those that are wished, the others at their defaults."""
+    node = OmegaConf.create({"image": note.image})
+    for name, value in wish.options:
+        check_wished(name)
+        OmegaConf.update(node, name, value, force_add=True)
+    plain: Any = OmegaConf.to_container(node)
+    fixed = {"commit": note.commit, "dirty": "ignore", "dry_run": wish.dry_run}
+    mlflow = {"tracking_uri": wish.tracking_uri, **(plain.get("mlflow") or {})}
+    return with_defaults({**plain, **fixed, "mlflow": mlflow})
 
 
 def _quoted(text: str) -> str:
     """Return a value as Hydra's override grammar reads it literally."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def _pin(source: Source, script: Path, task: Task) -> Callable[[Request, Engine], Code]:
-    def pin_code(request: Request, engine: Engine) -> Code:
-        _pinning.check_volumes(request.jobs, engine)
-        identity = _pinning.identity(request.options.user)
-        return Code(source, script, task, identity, engine.host())
-
-    return pin_code

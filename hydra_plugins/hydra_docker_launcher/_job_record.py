@@ -27,8 +27,8 @@ CONTENT = "job.pickle"
 PACKAGES = "packages.txt"
 PATCH = "changes.patch"
 
-#: Options that are of the place where a sweep is run, not of its jobs.
-_OF_THE_PLACE = ("_target_", "mlflow", "dry_run", "n_jobs", "fail_fast", "keep")
+#: Options that are of the place where a sweep is run, or of its code, not of its jobs.
+_LEFT_OUT = ("_target_", "mlflow", "dry_run", "n_jobs", "fail_fast", "keep", "commit", "dirty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ class JobRecord:
     script: Path | None
     task: Task
     image: Image
+    executable: str
     python: str
     hydra: str
 
 
 def to_json(job: Job, spec: ContainerSpec, code: Code, ready: Ready) -> str:
     """Return the record of a job as JSON: variables of the host by name, not by value."""
-    written = _private.repeatable_options(job.written)
-    options = {key: value for key, value in written.items() if key not in _OF_THE_PLACE}
+    options = {key: value for key, value in job.written.items() if key not in _LEFT_OUT}
     source, task, image = code.source, code.task, ready.image
     content = {
         "format": FORMAT,
@@ -77,19 +77,21 @@ def to_json(job: Job, spec: ContainerSpec, code: Code, ready: Ready) -> str:
             "path": list(task.path),
         },
         "image": {"reference": image.reference, "id": image.id, "digest": image.digest},
+        "executable": ready.facts.executable,
         "python": ready.facts.python,
         "hydra": ready.facts.hydra,
     }
     return json.dumps(content, indent=2) + "\n"
 
 
-def from_json(text: str, run: str) -> JobRecord:
+def from_json(text: str | bytes, run: str) -> JobRecord:
     """Read the record of ``run``. Raises ``ReproduceError`` where it is not one."""
     try:
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise ReproduceError(
-                f"The record of {run} has format {content['format']}; this version reads {FORMAT}"
+                f"The record of {run} ({RECORD}) has format {content['format']}, and this version "
+                f"of the launcher reads format {FORMAT}. Use the version that made the run."
             )
         source, task, image = content["source"], content["task"], content["image"]
         return JobRecord(
@@ -114,10 +116,11 @@ def from_json(text: str, run: str) -> JobRecord:
                 path=tuple(task["path"]),
             ),
             image=Image(image["id"], image["reference"], image["digest"]),
+            executable=str(content["executable"]),
             python=str(content["python"]),
             hydra=str(content["hydra"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ReproduceError(
             f"The record of {run} ({RECORD}) cannot be read: {type(error).__name__}: {error}"
         ) from error

@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import socket
 import tempfile
 import time
@@ -21,7 +22,16 @@ from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset as DatasetEntity
-from mlflow.entities import DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    DatasetInput,
+    Experiment,
+    InputTag,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds, read_mlflow_creds
 from mlflow.utils.rest_utils import http_request
@@ -46,6 +56,7 @@ _USER = "mlflow.user"
 _ANSWER_TIMEOUT_S = 5
 _SERVER_ERROR = 500
 _MOST_CHILDREN = 50_000  # more than MLflow gives at once, it refuses
+_RUN_ID = re.compile(r"[0-9a-f]+")
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 #: What they say at these levels is either no news for the user, or raised as TrackingError.
@@ -182,7 +193,36 @@ class MlflowHistory:
 
     def run(self, run_id: str) -> PastRun:
         with _reported(f"find the run {run_id}", self._store):
-            return self._past_run(self._client.get_run(run_id))
+            found = self._find(run_id)
+            if not found:
+                raise TrackingError(
+                    f"There is no run {run_id} in {self._store.shown}. Go to the folder of its "
+                    "sweep, or name the store with --tracking-uri."
+                )
+            if len(found) > 1:
+                ids = ", ".join(run.info.run_id for run in found[:5])
+                raise TrackingError(f"Several runs begin with {run_id}: {ids}. Give more digits.")
+            (run,) = found
+            if run.info.lifecycle_stage != "active":
+                raise TrackingError(
+                    f"The run {run.info.run_id} in {self._store.shown} is deleted. Restore it with "
+                    f"`MLFLOW_TRACKING_URI={self._store.shown} mlflow runs restore --run-id "
+                    f"{run.info.run_id}`."
+                )
+            return self._past_run(run)
+
+    def _find(self, run_id: str) -> list[Run]:
+        """Return the runs, deleted ones too, whose id begins with ``run_id``."""
+        if not _RUN_ID.fullmatch(run_id):
+            return []
+        experiments = []
+        page: str | None = ""
+        while page is not None:
+            answer = self._client.search_experiments(ViewType.ALL, page_token=page or None)
+            experiments += [experiment.experiment_id for experiment in answer]
+            page = answer.token or None
+        query = f"attributes.run_id LIKE '{run_id}%'"
+        return list(self._client.search_runs(experiments, query, ViewType.ALL, max_results=6))
 
     def children(self, run: PastRun) -> tuple[PastRun, ...]:
         with _reported(f"find the jobs of the sweep {run.id}", self._store):

@@ -1,14 +1,24 @@
-"""Note: what a lab book needs of a run: three lines, and how to use them."""
+"""Note: what a lab book needs of a run: image, commit and config, and two ways to use them."""
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
+from typing import Any
 
 from omegaconf import OmegaConf
 
+from ._job_record import JobRecord
 from ._past_job import PastJob
-from ._units import show_size
+from ._units import show_size, size
+
+#: What the record of a job can hold of its host's environment, in OmegaConf's words.
+_VARIABLE = re.compile(r"\$\{oc\.env:(?P<name>\w+)(?:,(?P<default>[^}]*))?\}")
+#: Where ``docker run`` has Hydra's outputs of the job, in the container.
+_OUTPUTS = "/outputs"
+_CONFIGS = "/hydra"
 
 
 def note(job: PastJob, config: str) -> str:
@@ -18,21 +28,34 @@ def note(job: PastJob, config: str) -> str:
     alone; it runs the script as Hydra's single run, on the config as it is.
     """
     record = job.record
-    image = record.image.digest or record.image.reference
-    alone = "" if record.image.digest else f"  (in no registry; its id is {record.image.id})"
-    where = f" of {record.source.remote_url}" if record.source.remote_url else ""
+    where = record.source.remote_url or record.source.root
+    known = f"{record.image.reference}; " if record.image.reference != record.image.id else ""
+    alone = "" if record.image.digest else f"  ({known}in no registry)"
     lines = [
-        f"image:  {image}{alone}",
-        f"commit: {record.source.commit}{where}",
+        f"image:  {_image(record)}{alone}",
+        f"commit: {record.source.commit}  ({where})",
         f"config: {config}",
-        "",
-        "# with hydra-docker-launcher, in a clone of the repository",
-        _reproduce_line(job, image, config),
     ]
-    plain = _docker_lines(job, image, config)
-    if plain:
-        lines += ["", "# with git and docker alone, in an empty folder that has the config", *plain]
-    return "\n".join(lines)
+    if record.task.kind not in ("script", "module"):
+        return "\n".join(
+            [
+                *lines,
+                "",
+                f"# {record.task.target} was in no script: only its run can be run again",
+                shlex.join(("hydra-docker", "reproduce", job.run.id)),
+            ]
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "# with hydra-docker-launcher, in a clone of the repository",
+            _reproduce_line(record, config),
+            "",
+            "# with git and docker alone, in an empty folder that has the config",
+            *_docker_lines(record, config),
+        ]
+    )
 
 
 def config(job: PastJob) -> str:
@@ -40,40 +63,135 @@ def config(job: PastJob) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dict(job.plain)))
 
 
-def _reproduce_line(job: PastJob, image: str, config: str) -> str:
-    record = job.record
-    words = ["hydra-docker", "reproduce", "--image", image, "--commit", record.source.commit]
-    words += ["--config", config]
-    if record.script is not None:
+def _image(record: JobRecord) -> str:
+    """Return what names this image and no other one: a tag can come to mean another."""
+    return record.image.digest or record.image.id
+
+
+def _reproduce_line(record: JobRecord, config: str) -> str:
+    words = ["hydra-docker", "reproduce", "--image", _image(record)]
+    words += ["--commit", record.source.commit, "--config", config]
+    if record.task.kind == "module":
+        words += ["--module", record.task.target]
+    elif record.script is not None:
         words += ["--script", str(record.script.relative_to(record.source.root))]
     return shlex.join(words)
 
 
-def _docker_lines(job: PastJob, image: str, config: str) -> list[str]:
-    record = job.record
-    if record.task.kind not in ("script", "module"):
-        return []
-    remote, root = record.source.remote_url or "<the repository>", str(record.source.root)
-    run = ["-m", record.task.target] if record.task.kind == "module" else [record.task.target]
-    options = record.options
-    words = [
-        *("docker", "run", "--rm", "--workdir", str(record.working_dir)),
-        *("--cpus", f"{options['cpus']:g}", "--memory", show_size(options["mem_limit"])),
-        *("--shm-size", show_size(options["shm_size"])),
-    ]
+def _docker_lines(record: JobRecord, config: str) -> list[str]:
+    remote = record.source.remote_url or str(record.source.root)
+    target = record.task.target
     name = PurePosixPath(config).name
-    arguments = [
-        *("--entrypoint", "python3", image, *run),
-        *("--config-path", "/hydra", "--config-name", name),
-        "hydra.run.dir=/outputs",
+    command = [
+        *("--entrypoint", record.executable, _image(record)),
+        *(("-m", target) if record.task.kind == "module" else (target,)),
+        *("--config-path", _CONFIGS, "--config-name", name, f"hydra.run.dir={_OUTPUTS}"),
     ]
-    mounts = [
-        f'--volume "$PWD/code":{shlex.quote(root)}',
-        f'--volume "$PWD"/{shlex.quote(config)}:/hydra/{shlex.quote(name)}:ro',
-        '--volume "$PWD/outputs":/outputs',
-        *(f"--volume {shlex.quote(volume)}" for volume in options.get("volumes") or ()),
+    lines = [
+        *_containment(record.options),
+        *_limits(record.options),
+        *_given(record),
+        f'--volume "$PWD/code":{shlex.quote(str(record.source.root))}',
+        f'--volume "$PWD"/{shlex.quote(config)}:{shlex.quote(f"{_CONFIGS}/{name}")}:ro',
+        f'--volume "$PWD/outputs":{_OUTPUTS}',
+        *(f"--volume {_shell(volume)}" for volume in record.options.get("volumes") or ()),
+        shlex.join(command),
     ]
+    start = f"docker run --rm --workdir {shlex.quote(str(record.working_dir))}"
     return [
-        f"git clone {shlex.quote(remote)} code && git -C code checkout {record.source.commit}",
-        " \\\n    ".join((shlex.join(words), *mounts, shlex.join(arguments))),
+        f"git clone {shlex.quote(remote)} code",
+        f"git -C code checkout {record.source.commit}",
+        "mkdir outputs",
+        " \\\n    ".join((start, *lines)),
     ]
+
+
+def _limits(options: Mapping[str, Any]) -> Iterator[str]:
+    yield f"--cpus {options['cpus']:g} --pids-limit {options['pids_limit']}"
+    names = (("memory", "mem_limit"), ("memory-swap", "memswap_limit"), ("shm-size", "shm_size"))
+    yield " ".join(f"--{name} {_size(options[option])}" for name, option in names)
+    gpus = options.get("gpus") or 0
+    if isinstance(gpus, list):
+        device = ",".join(map(str, gpus))
+        yield f"--gpus '\"device={device}\"'"
+    elif gpus:
+        yield f"--gpus {gpus}"
+
+
+def _containment(options: Mapping[str, Any]) -> Iterator[str]:
+    user = str(options.get("user") or "host")
+    if user == "host":  # who has no name in the image needs a home
+        yield '--user "$(id -u):$(id -g)" --env HOME=/tmp --env USER="$(id -un)"'
+    elif user != "image":
+        yield f"--user {user}"
+    flags = [f"--{name.replace('_', '-')}" for name in ("init", "read_only") if options.get(name)]
+    if flags:
+        yield " ".join(flags)
+    for name, option in (
+        ("cap-drop", "cap_drop"),
+        ("cap-add", "cap_add"),
+        ("security-opt", "security_opt"),
+        ("device", "devices"),
+        ("tmpfs", "tmpfs"),
+        ("add-host", "extra_hosts"),
+        ("runtime", "runtime"),
+        ("network", "network_mode"),
+    ):
+        for value in _listed(options.get(option)):
+            yield f"--{name} {_shell(value)}"
+
+
+def _given(record: JobRecord) -> Iterator[str]:
+    """Yield the variables of the job, and where its modules are, unless beside its script."""
+    for name in _listed(record.options.get("env_file")):
+        yield f"--env-file {_shell(name)}"
+    environment = record.options.get("environment") or {}
+    if isinstance(environment, Mapping):
+        for name, value in environment.items():
+            yield f"--env {name}" if value is None else f"--env {_shell(f'{name}={_yaml(value)}')}"
+    else:
+        for item in environment:
+            yield f"--env {_shell(str(item))}"
+    module = record.task.kind == "module"
+    first = record.working_dir if module else PurePosixPath(record.task.target).parent
+    folders = [folder for folder in record.task.path if folder != str(first)]
+    if folders:
+        yield f"--env {shlex.quote('PYTHONPATH=' + ':'.join(folders))}"
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _size(value: int) -> str:
+    """Return a size as people write it where that is exact, else in bytes."""
+    shown = show_size(value) if value > 0 else str(value)
+    return shown if value <= 0 or size(shown) == value else str(value)
+
+
+def _shell(value: object) -> str:
+    """Return a word for the shell; a variable of the host of then is one of the host of now."""
+    text = str(value)
+    words: list[str | re.Match[str]] = []
+    end = 0
+    for match in _VARIABLE.finditer(text):
+        words += [text[end : match.start()], match]
+        end = match.end()
+    words.append(text[end:])
+    return "".join(_part(word) for word in words if word) or shlex.quote("")
+
+
+def _part(word: str | re.Match[str]) -> str:
+    if isinstance(word, str):
+        return shlex.quote(word)
+    name, default = word["name"], word["default"]
+    if default is None:
+        return f'"${{{name}:?}}"'
+    escaped = re.sub(r'([$`"\\])', r"\\\1", default.strip())
+    return f'"${{{name}:-{escaped}}}"'

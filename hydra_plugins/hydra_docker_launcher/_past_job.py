@@ -35,19 +35,17 @@ class PastJob:
     patch: bytes | None
 
 
-def past_jobs(history: History, run_id: str) -> tuple[PastJob, ...]:
+def past_jobs(history: History, run: PastRun) -> tuple[PastJob, ...]:
     """Return the job of a run, or all jobs of a sweep's run, in their order.
 
-    Raises ``TrackingError`` where the store has no such run, ``ReproduceError`` where the run does
-    not hold what is needed.
+    Raises ``ReproduceError`` where the run does not hold what is needed.
     """
-    run = history.run(run_id)
     if JOB_TAG in run.tags:
         return (_past_job(history, run),)
     children = [child for child in history.children(run) if JOB_TAG in child.tags]
     if not children:
         raise ReproduceError(
-            f"The run {run_id} ({run.name}) is no job of this launcher, and has none below it: "
+            f"The run {run.id} ({run.name}) is no job of this launcher, and has none below it: "
             f"there is no tag {JOB_TAG}."
         )
     # The last run of a number counts: an earlier one is an attempt that was taken up again.
@@ -65,17 +63,20 @@ def _past_job(history: History, run: PastRun) -> PastJob:
             )
         return content
 
-    record = _job_record.from_json(needed(_job_record.RECORD).decode(), f"the run {run.id}")
+    record = _job_record.from_json(needed(_job_record.RECORD), f"the run {run.id}")
     try:
         config = OmegaConf.create(needed(_job_record.CONFIG).decode())
         plain: Any = OmegaConf.to_container(config)
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise ReproduceError(f"The config of the run {run.id} is no YAML: {error}") from error
+    if not isinstance(plain, dict):
+        raise ReproduceError(f"The config of the run {run.id} is no mapping")
+    packages = history.artifact(run.id, _job_record.PACKAGES) or b""
     return PastJob(
         run=run,
         record=record,
         plain=plain,
         content=needed(_job_record.CONTENT),
-        packages=tuple((history.artifact(run.id, _job_record.PACKAGES) or b"").decode().split()),
+        packages=tuple(packages.decode(errors="replace").splitlines()),
         patch=history.artifact(run.id, _job_record.PATCH),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,6 +28,10 @@ LEDGER = "sweep.json"
 STORE_FOLDER = "mlflow-store"
 #: MLflow's own default is ``sqlite:///mlflow.db``.
 DATABASE = "mlflow.db"
+
+#: What ``hydra-docker note`` calls the config of a run, and how such a name is known again.
+NOTED_CONFIG = "config-{}.yaml"
+NOTED_CONFIGS = re.compile(r"config-[0-9a-f]{8}\.yaml")
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,8 @@ def _library(code: Code, facts: Facts) -> Path | None:
         return None
     import cloudpickle
 
-    _preflight.check_function_by_value(facts, code.task.target)
+    if code.task.function is not None:  # one that is run again stands in what the worker reads
+        _preflight.check_function_by_value(facts, code.task.target)
     log.warning(
         "The task function %s is in no script and in no module: it is sent by value, and is not "
         "part of commit %s",

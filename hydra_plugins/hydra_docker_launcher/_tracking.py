@@ -98,7 +98,7 @@ class History(Protocol):
     """The runs of a tracking system, to be read. Every method raises ``TrackingError``."""
 
     def run(self, run_id: str) -> PastRun:
-        """Return a run."""
+        """Return a run, by its id or by so many of its first digits that no other has them."""
 
     def children(self, run: PastRun) -> tuple[PastRun, ...]:
         """Return the child runs of the run of a sweep, in the order in which they were started."""

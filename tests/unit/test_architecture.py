@@ -96,8 +96,10 @@ ORDER = (
     "_start",
     "docker_launcher",
     # the command line: past runs, read back and run again
+    "_wish",
     "_past_source",
     "_past_job",
+    "_past_options",
     "_reproduce",
     "_from_note",
     "_compare",
