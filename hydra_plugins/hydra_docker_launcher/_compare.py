@@ -43,7 +43,7 @@ def compare(then: PastJob, now: PastJob) -> tuple[Line, ...]:
     return (
         Line("outcome", _outcome(then), _outcome(now)),
         Line("commit", one.source.commit, other.source.commit),
-        *_parts("config", _compose.flatten(then.plain), _compose.flatten(now.plain)),
+        *_parts("config value", _compose.flatten(then.plain), _compose.flatten(now.plain)),
         *_parts("option", _options(then), _options(now)),
         Line("image", one.image.id, other.image.id),
         Line("python", one.python, other.python),

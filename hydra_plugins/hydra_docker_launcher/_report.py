@@ -94,7 +94,9 @@ def _end(job: Again) -> str:
 
 def _named(line: Line) -> str:
     """Return what is the same; of many parts, how many there are."""
-    return f"{line.then} {line.what}" if (line.then or "").isdigit() else line.what
+    if not (line.then or "").isdigit():
+        return line.what
+    return f"{line.then} {line.what.removesuffix('s') if line.then == '1' else line.what}"
 
 
 def _table(metrics: Sequence[Line]) -> list[str]:
