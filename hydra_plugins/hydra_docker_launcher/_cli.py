@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,7 +158,7 @@ def _reproduce(parsed: argparse.Namespace) -> int:
             output=output,
             cache=_pinning.cache_folder(),
             repository=parsed.repository,
-            remote=parsed.remote,
+            remote=_address(parsed.remote),
             volumes=tuple(parsed.volume),
             options=tuple(parsed.options),
             tracking_uri=parsed.tracking_uri,
@@ -219,6 +220,11 @@ def _note(parsed: argparse.Namespace) -> int:
             raise ReproduceError(f"Cannot write the config into this folder: {error}") from error
         print("\n" * bool(number) + _note.note(job, str(file)))
     return 0
+
+
+def _address(remote: str | None) -> str | None:
+    """Return an address that is the same from any folder."""
+    return os.path.abspath(remote) if remote is not None and Path(remote).exists() else remote
 
 
 def _wrong(message: str) -> int:

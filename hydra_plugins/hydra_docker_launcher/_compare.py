@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import _compose
+from . import _compose, _data
 from ._options import LABEL_PREFIX
 from ._past_job import PastJob
 
@@ -57,6 +57,14 @@ _MACHINE = (
     ("host", f"{LABEL_PREFIX}host"),
     ("engine", f"{LABEL_PREFIX}engine"),
 )
+
+
+def data(then: PastJob, now: PastJob) -> tuple[Line | str, ...]:
+    """Return what is to be said of the data: a line where all of it is the same, or sentences."""
+    if not then.data and not now.data:
+        return ()
+    sentences = _data.compare(then.data, now.data)
+    return tuple(sentences) or (Line("volumes", str(len(then.data)), str(len(now.data))),)
 
 
 def metrics(then: PastJob, now: PastJob) -> tuple[Line, ...]:

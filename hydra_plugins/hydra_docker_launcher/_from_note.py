@@ -26,6 +26,7 @@ from ._execution import Batch, Execution, MakeTracker
 from ._job import Job
 from ._outcome import Outcome
 from ._past_options import INSTEAD, check_wished, with_defaults
+from ._past_source import Places
 from ._reproduce import pin_known, run_ids
 from ._source import Source
 from ._task import Task
@@ -125,9 +126,8 @@ def _located(note: Note, wish: Wish) -> Source:
                 "address of one with --remote."
             ) from error
     unknown = Source(root=folder, commit=note.commit, branch=None, remote_url=None)
-    return _pinned(
-        _past_source.locate(unknown, (), wish.remote, wish.clones).repository, note.commit
-    )
+    found = _past_source.locate(unknown, Places((), wish.remote, wish.clones))
+    return _pinned(found.source.repository, note.commit)
 
 
 def _pinned(folder: Path, commit: str) -> Source:

@@ -24,6 +24,7 @@ FORMAT = 1
 RECORD = "job.json"
 CONFIG = "config.yaml"
 CONTENT = "job.pickle"
+DATA = "data.json"
 PACKAGES = "packages.txt"
 PATCH = "changes.patch"
 
@@ -106,7 +107,7 @@ def from_json(text: str | bytes, run: str) -> JobRecord:
                 commit=str(source["commit"]),
                 branch=source["branch"],
                 remote_url=source["remote"],
-                parent=source.get("parent"),
+                parent=source["parent"],
             ),
             script=None if content["script"] is None else Path(content["script"]),
             task=Task(

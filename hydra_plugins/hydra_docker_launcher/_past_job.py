@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from . import _job_record
+from ._data import DataIdentity
 from ._errors import ReproduceError
 from ._job_record import JobRecord
 from ._options import LABEL_PREFIX
@@ -24,7 +26,8 @@ class PastJob:
     """One job as it was run.
 
     ``plain`` is its resolved config, ``content`` what its worker read (never unpickled here),
-    ``packages`` what its image had, ``patch`` what its commit had beyond the parent of a snapshot.
+    ``packages`` what its image had, ``data`` what its volumes held, ``patch`` what its commit had
+    beyond the parent of a snapshot.
     """
 
     run: PastRun
@@ -32,6 +35,7 @@ class PastJob:
     plain: Mapping[str, Any]
     content: bytes
     packages: tuple[str, ...]
+    data: tuple[DataIdentity, ...]
     patch: bytes | None
 
 
@@ -51,6 +55,16 @@ def past_jobs(history: History, run: PastRun) -> tuple[PastJob, ...]:
     # The last run of a number counts: an earlier one is an attempt that was taken up again.
     jobs = {int(child.tags[JOB_TAG]): child for child in children}
     return tuple(_past_job(history, jobs[number]) for number in sorted(jobs))
+
+
+def _data(history: History, run: PastRun) -> tuple[DataIdentity, ...]:
+    content = history.artifact(run.id, _job_record.DATA)
+    try:
+        return tuple(map(DataIdentity.from_json, json.loads(content or b"[]")))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ReproduceError(
+            f"The artifact {_job_record.DATA} of the run {run.id} cannot be read: {error}"
+        ) from error
 
 
 def _past_job(history: History, run: PastRun) -> PastJob:
@@ -78,5 +92,6 @@ def _past_job(history: History, run: PastRun) -> PastJob:
         plain=plain,
         content=needed(_job_record.CONTENT),
         packages=tuple(packages.decode(errors="replace").splitlines()),
+        data=_data(history, run),
         patch=history.artifact(run.id, _job_record.PATCH),
     )

@@ -78,6 +78,8 @@ def parse(past: PastJob, wish: Wish, image: str | None, asked: str) -> Options:
     }
     if image is not None:
         node["image"] = image
+    if wish.remote is not None and node.get("delivery") == "clone":
+        node["remote"] = wish.remote
     node["mlflow"] = {
         "tracking_uri": wish.tracking_uri,
         "experiment_name": run.experiment,

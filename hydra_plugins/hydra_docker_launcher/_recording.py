@@ -235,9 +235,16 @@ class SweepRecorder:
                 f"{LABEL_PREFIX}output_dir": str(job.paths.output),
                 **job.tags,
             },
-            artifacts=(
-                self._artifacts(job, spec, content) if self._record.options.mlflow.enabled else {}
-            ),
+            artifacts={
+                _job_record.CONFIG: job.yaml,
+                "overrides.yaml": job.overrides_yaml,
+                _job_record.CONTENT: content,
+                _job_record.RECORD: _job_record.to_json(
+                    job, spec, self._record.code, self._record.ready
+                ),
+                **({_job_record.DATA: _data_json(data)} if data else {}),
+                **self._record.artifacts(),
+            },
             datasets=tuple(filter(None, (item.as_dataset() for item in data))),
         )
 

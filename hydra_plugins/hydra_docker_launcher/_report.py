@@ -58,7 +58,11 @@ def _block(reported: Reported) -> str:
     if now is None:
         remarks = [f"  remark    {remark}" for remark in job.remarks]
         return "\n".join([*lines, *remarks, f"  Nothing is compared: {reported.why_not}"])
-    compared = _compare.compare(job.past, now)
+    data = _compare.data(job.past, now)
+    compared = [
+        *_compare.compare(job.past, now),
+        *(item for item in data if isinstance(item, Line)),
+    ]
     same = [_named(line) for line in compared if line.same]
     unknown = [line.what for line in compared if line.unknown]
     lines += [
@@ -69,6 +73,7 @@ def _block(reported: Reported) -> str:
             for line in compared
             if not line.same and not line.unknown
         ),
+        *(f"  data      {item}" for item in data if isinstance(item, str)),
         *([f"  unknown   {', '.join(unknown)}: not written down"] if unknown else []),
         *(f"  remark    {remark}" for remark in job.remarks),
         *_table(_compare.metrics(job.past, now)),

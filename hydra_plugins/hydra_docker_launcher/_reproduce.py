@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import _execution, _past_options, _past_source, _pinning
+from . import _execution, _past_options, _past_source, _pinning, _source
 from ._engine import Engine, Image
 from ._errors import ImageError, OptionError, ReproduceError
 from ._execution import Batch, Execution, MakeTracker
@@ -16,6 +16,7 @@ from ._job import Job
 from ._outcome import End, Outcome
 from ._past_job import PastJob
 from ._past_options import REPRODUCES
+from ._past_source import FoundSource, Places
 from ._paths import SweepPaths
 from ._pinning import Code, Request
 from ._source import Source
@@ -57,7 +58,9 @@ def reproduce(
     first = past[0].record
     options = [(_past_options.written(job, wish), job) for job in past]  # refuses what is misspelt
     here = (wish.repository,) if wish.repository else (wish.folder, first.source.root)
-    source = _past_source.locate(first.source, here, wish.remote, wish.clones)
+    places = Places(here, wish.remote, wish.clones)
+    found = _past_source.locate(first.source, places, past[0].patch)
+    source = found.source
     log.info("Commit %s is in %s", source.commit[:12], source.repository)
     image = _image(past[0], wish, engine)
     parsed = tuple(_past_options.parse(job, wish, image.reference, asked) for job in past)
@@ -83,7 +86,7 @@ def reproduce(
         return None
     runs = run_ids(wish.output)
     return [
-        Again(job, outcome, runs.get(job.record.number), _remarks(job, source, image))
+        Again(job, outcome, runs.get(job.record.number), _remarks(job, found, image))
         for job, outcome in zip(past, outcomes, strict=True)
     ]
 
@@ -133,7 +136,15 @@ def pin_known(source: Source, script: Path | None, task: Task) -> Callable[[Requ
     def pin_code(request: Request, engine: Engine) -> Code:
         _pinning.check_volumes(request.jobs, engine)
         identity = _pinning.identity(request.options.user)
-        return Code(source, script, task, identity, engine.host())
+        return Code(
+            source=source,
+            script=script,
+            task=task,
+            identity=identity,
+            host=engine.host(),
+            pushed=_source.is_pushed(source),
+            patch=_source.patch(source),
+        )
 
     return pin_code
 
@@ -165,14 +176,12 @@ def _job(past: PastJob, written: dict[str, object], output: Path) -> Job:
     )
 
 
-def _remarks(past: PastJob, source: Source, image: FoundImage) -> tuple[str, ...]:
-    remarks = [] if image.remark is None else [image.remark]
+def _remarks(past: PastJob, source: FoundSource, image: FoundImage) -> tuple[str, ...]:
+    remarks = [remark for remark in (source.remark, image.remark) if remark is not None]
     if past.run.status == "RUNNING":
         remarks.append("the run of then is still running: its metrics are those so far")
     remarks += [
         f"{name} was passed on from the host's environment, and is not set here"
         for name in _past_options.unset_variables(past)
     ]
-    if source.clone is not None and source.clone != source.root:
-        remarks.append(f"the commit was had from {source.clone}")
     return tuple(remarks)
