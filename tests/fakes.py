@@ -26,6 +26,7 @@ from hydra_plugins.hydra_docker_launcher._options import JobOptions, parse
 from hydra_plugins.hydra_docker_launcher._tracking import (
     JobRun,
     JobRunEnd,
+    PastRun,
     RunStatus,
     StoreAccess,
     SweepRun,
@@ -340,6 +341,48 @@ class FakeTracker:
     def _may(self, method: str) -> None:
         if method in self.broken:
             raise TrackingError(f"{method}: the store does not answer")
+
+
+@dataclass
+class FakeHistory:
+    """The runs of a store that never was. ``parents`` leads from a run to that of its sweep."""
+
+    runs: dict[str, PastRun] = field(default_factory=dict)
+    artifacts: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    parents: dict[str, str] = field(default_factory=dict)
+
+    def add(self, run: PastRun, artifacts: Mapping[str, str | bytes], parent: str = "") -> None:
+        self.runs[run.id] = run
+        self.parents[run.id] = parent
+        self.artifacts[run.id] = {
+            name: content.encode() if isinstance(content, str) else content
+            for name, content in artifacts.items()
+        }
+
+    def read(self, tracker: FakeTracker, experiment: str = "train") -> None:
+        """Take over the runs that a tracker was told of."""
+        for run_id, job in tracker.jobs.items():
+            end = tracker.ends.get(run_id)
+            run = PastRun(
+                id=run_id,
+                name=job.name,
+                experiment=experiment,
+                status=end.status.value if end else "RUNNING",
+                tags={**job.tags, **(end.tags if end else {})},
+                metrics=dict(end.metrics) if end else {},
+            )
+            self.add(run, job.artifacts, "parent")
+
+    def run(self, run_id: str) -> PastRun:
+        if run_id not in self.runs:
+            raise TrackingError(f"There is no run {run_id}")
+        return self.runs[run_id]
+
+    def children(self, run: PastRun) -> tuple[PastRun, ...]:
+        return tuple(self.runs[child] for child, of in self.parents.items() if of == run.id)
+
+    def artifact(self, run_id: str, name: str) -> bytes | None:
+        return self.artifacts[run_id].get(name)
 
 
 def a_job(output_dir: Path, number: int = 0, **config: Any) -> ComposedJob:

@@ -15,6 +15,7 @@ from ._past_job import PastJob
 _COMPARED_ELSEWHERE = ("image", "commit", "dirty", "_target_")
 #: What MLflow measures of the machine while a run goes on.
 _OF_THE_MACHINE = "system/"
+_NONE = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,10 @@ def _parts(what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterat
     if not differing:
         yield Line(f"{what}s", str(len(then)), str(len(now)))
     for name in differing:
-        yield Line(f"{what} {name}", _text(then, name), _text(now, name))
-
-
-def _text(values: Mapping[str, Any], name: str) -> str:
-    return str(values[name]) if name in values else "-"
+        one, other = (str(values.get(name, _NONE)) for values in (then, now))
+        if one == other:  # the number 1 and the text 1
+            one, other = (repr(values.get(name, _NONE)) for values in (then, now))
+        yield Line(f"{what} {name}", one, other)
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:
@@ -110,8 +110,8 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def _number(value: float | None) -> str:
-    """Return a metric to its last digit, ``-`` where a run has none of that name."""
+    """Return a metric to its last digit."""
     if value is None:
-        return "-"
+        return _NONE
     whole = math.isfinite(value) and value == int(value) and abs(value) < 2**53
     return str(int(value)) if whole else repr(value)
