@@ -26,7 +26,7 @@ def docker_line(**options):
 
 
 def test_whole():
-    """An image that is in no registry is named by its id; a repository without remote by its path."""
+    """What is in no registry is named by its id, a repository without remote by its path."""
     assert (
         of()
         == f"""\

@@ -9,6 +9,10 @@ from hydra_plugins.hydra_docker_launcher._errors import ReproduceError
 from hydra_plugins.hydra_docker_launcher._past_source import FoundSource, Places, locate
 from hydra_plugins.hydra_docker_launcher._source import Source, files, patch
 
+ADVICE = (
+    "Run this in a clone that has it, or name one with --repository, or the address of one with "
+    "--remote."
+)
 GONE = Path("/home/ada/project")
 
 
@@ -124,10 +128,7 @@ def test_nowhere(project, tmp_path, cache):
         "  /home/ada/project: no repository",
     ]
     assert message[3].startswith(f"  file://{missing}: fatal: ")
-    assert message[4:] == [
-        "Run this in a clone that has it, or name one with --repository, or the address of one "
-        "with --remote."
-    ]
+    assert message[4:] == [ADVICE]
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 

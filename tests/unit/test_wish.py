@@ -34,12 +34,23 @@ def test_default(tmp_path):
 
 
 def test_nothing_came_into_it(tmp_path):
-    """After a dry run or an error, nothing of the folder is left."""
+    """After a dry run, nothing of the folder is left."""
     for asked in (None, Path("new/deep")):
-        with pytest.raises(ZeroDivisionError), output_folder(asked, tmp_path) as folder:
+        with output_folder(asked, tmp_path) as folder:
             assert folder.is_dir()
-            raise ZeroDivisionError
         assert list(tmp_path.iterdir()) == []
+
+
+def test_error(tmp_path):
+    """Nor after an error."""
+
+    def fail():
+        with output_folder(None, tmp_path):
+            raise ReproduceError("no commit")
+
+    with pytest.raises(ReproduceError, match="no commit"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_empty_folder(tmp_path):
@@ -55,7 +66,7 @@ def test_not_empty(tmp_path):
     file = tmp_path / "out" / "result"
     file.parent.mkdir()
     file.write_text("kept")
-    with pytest.raises(ReproduceError, match="is not empty. Name a new one with --output"):
+    with pytest.raises(ReproduceError, match=r"is not empty\. Name a new one with --output"):
         output_folder(Path("out"), tmp_path).__enter__()
     assert file.read_text() == "kept"
 
@@ -63,5 +74,5 @@ def test_not_empty(tmp_path):
 def test_no_folder(tmp_path):
     """What cannot be a folder is refused with the system's words."""
     (tmp_path / "file").touch()
-    with pytest.raises(ReproduceError, match="Cannot use the output folder .*file/out: "):
+    with pytest.raises(ReproduceError, match=r"Cannot use the output folder .*file/out: "):
         output_folder(Path("file/out"), tmp_path).__enter__()
