@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,9 @@ def reproduce_note(
     source = _located(note, wish)
     working_dir = wish.folder if wish.folder.is_relative_to(source.root) else source.root
     script, task = _task(note, source, working_dir)
-    job = _composed(note, wish, config, script.stem if script else task.target.split(".")[-1])
+    node = _node(note, wish)
+    name = script.stem if script is not None else task.target.split(".")[-1]
+    job = replace(_composed(note, wish, config, name), written=node)
     execution = Execution(
         _execution.new_id(),
         folder=wish.output,
@@ -86,7 +88,7 @@ def reproduce_note(
         return _job_files.content(job, task, restart)
 
     try:
-        options = _options.parse(_node(note, wish), environ=os.environ, folder=wish.folder)
+        options = _options.parse(node, environ=os.environ, folder=wish.folder)
         outcomes = execution.run(Batch((job,), (options,)), content)
     except OptionError as error:
         raise OptionError(f"{error}\n{INSTEAD}") from None
