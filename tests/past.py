@@ -34,8 +34,14 @@ PLAIN = {"lr": 0.1, "model": {"name": "mlp"}}
 TAGS = {
     "hydra.docker.job": "0",
     "hydra.docker.outcome": "completed",
-    "hydra.docker.host": "box",
-    "hydra.docker.engine": "Fake 1.0",
+}
+CONFIGS = [{"provider": "main", "schema": "file", "path": "/home/ada/project/conf", "git": None}]
+PROVENANCE = {
+    "format": 1,
+    "host": {"name": "box", "cpu": "AMD", "cpu_features": ["avx", "avx2"]},
+    "configs": CONFIGS,
+    "overrides": ["hydra/launcher=docker"],
+    "job": {"number": 0, "name": "train", "options": {}, "hydra": {"mode": "MULTIRUN"}},
 }
 
 
@@ -80,5 +86,6 @@ def a_past_job(**changes: Any) -> PastJob:
         packages=("hydra-core==1.3.8", "numpy==1.26"),
         data=(),
         patch=None,
+        provenance=PROVENANCE,
     )
     return replace(job, **changes)

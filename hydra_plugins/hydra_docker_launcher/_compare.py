@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import _compose, _data
+from . import _compose, _data_identity, _provenance
 from ._options import LABEL_PREFIX
 from ._past_job import PastJob
 
@@ -47,25 +47,48 @@ def compare(then: PastJob, now: PastJob) -> tuple[Line, ...]:
         *_parts("config value", _compose.flatten(then.plain), _compose.flatten(now.plain)),
         *_parts("option", _options(then), _options(now)),
         Line("image", one.image.id, other.image.id),
+        *_base(then.provenance, now.provenance),
         Line("python", one.python, other.python),
         Line("hydra-core", one.hydra, other.hydra),
         *_parts("package", _versions(then.packages), _versions(now.packages)),
-        *(Line(name, then.run.tags.get(tag), now.run.tags.get(tag)) for name, tag in _MACHINE),
+        *_machine(then.provenance, now.provenance),
     )
-
-
-_MACHINE = (
-    ("host", f"{LABEL_PREFIX}host"),
-    ("engine", f"{LABEL_PREFIX}engine"),
-)
 
 
 def data(then: PastJob, now: PastJob) -> tuple[Line | str, ...]:
     """Return what is to be said of the data: a line where all of it is the same, or sentences."""
     if not then.data and not now.data:
         return ()
-    sentences = _data.compare(then.data, now.data)
+    sentences = _data_identity.compare(then.data, now.data)
     return tuple(sentences) or (Line("volumes", str(len(then.data)), str(len(now.data))),)
+
+
+def _base(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Line]:
+    """Yield what the images were built from, where they were built."""
+    one, other = ((document.get("image") or {}).get("base") for document in (then, now))
+    if one is not None or other is not None:
+        yield Line("base image", one, other)
+
+
+def _machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Line]:
+    """Yield what of two machines can explain a different number, or that nothing does."""
+    differing = _provenance.differences(then, now) if then and now else ()
+    if not differing:
+        yield Line("machine", "known" if then else None, "known" if now else None)
+    for key, one, other in differing:
+        name = key.partition(".")[2].replace("_", " ")
+        yield Line(name, *_beyond(one, other))
+
+
+def _beyond(then: str, now: str) -> tuple[str, str]:
+    """Return of two listings what the other one does not have; other texts as they are."""
+    one, other = then.split(", "), now.split(", ")
+    if min(len(one), len(other)) < 2:
+        return then, now
+    return (
+        ", ".join(item for item in one if item not in other) or _NONE,
+        ", ".join(item for item in other if item not in one) or _NONE,
+    )
 
 
 def metrics(then: PastJob, now: PastJob) -> tuple[Line, ...]:

@@ -29,7 +29,18 @@ PACKAGES = "packages.txt"
 PATCH = "changes.patch"
 
 #: Options that are of the place where a sweep is run, or of its code, not of its jobs.
-_LEFT_OUT = ("_target_", "mlflow", "dry_run", "n_jobs", "fail_fast", "keep", "commit", "dirty")
+_LEFT_OUT = (
+    "_target_",
+    "mlflow",
+    "dry_run",
+    "n_jobs",
+    "fail_fast",
+    "keep",
+    "push",
+    "commit",
+    "dirty",
+    "snapshot_limit",
+)
 
 
 @dataclass(frozen=True, slots=True)

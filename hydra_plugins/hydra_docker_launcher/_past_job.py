@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from . import _job_record
-from ._data import DataIdentity
+from . import _data_identity, _job_record, _provenance
+from ._data_identity import DataIdentity
 from ._errors import ReproduceError
 from ._job_record import JobRecord
 from ._options import LABEL_PREFIX
@@ -37,6 +37,8 @@ class PastJob:
     packages: tuple[str, ...]
     data: tuple[DataIdentity, ...]
     patch: bytes | None
+    #: Where it came from, and what it ran on (``_provenance``); empty where nobody has it.
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def past_jobs(history: History, run: PastRun) -> tuple[PastJob, ...]:
@@ -57,10 +59,20 @@ def past_jobs(history: History, run: PastRun) -> tuple[PastJob, ...]:
     return tuple(_past_job(history, jobs[number]) for number in sorted(jobs))
 
 
+def _origin(history: History, run: PastRun) -> dict[str, Any]:
+    """Return a document that is there to be told and compared: without it, a job runs as well."""
+    try:
+        document = json.loads(history.artifact(run.id, _provenance.FILE) or b"{}")
+    except ValueError:
+        return {}
+    known = isinstance(document, dict) and document.get("format") == _provenance.FORMAT
+    return document if known else {}
+
+
 def _data(history: History, run: PastRun) -> tuple[DataIdentity, ...]:
     content = history.artifact(run.id, _job_record.DATA)
     try:
-        return tuple(map(DataIdentity.from_json, json.loads(content or b"[]")))
+        return _data_identity.from_text((content or b"[]").decode())
     except (ValueError, TypeError, AttributeError) as error:
         raise ReproduceError(
             f"The artifact {_job_record.DATA} of the run {run.id} cannot be read: {error}"
@@ -94,4 +106,5 @@ def _past_job(history: History, run: PastRun) -> PastJob:
         packages=tuple(packages.decode(errors="replace").splitlines()),
         data=_data(history, run),
         patch=history.artifact(run.id, _job_record.PATCH),
+        provenance=_origin(history, run),
     )

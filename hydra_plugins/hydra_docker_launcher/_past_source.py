@@ -14,7 +14,7 @@ from pathlib import Path
 from . import _remotes, _source
 from ._errors import ReproduceError, SourceError
 from ._repository import Repository, own_environment
-from ._source import Source, restore_snapshot
+from ._source import Source
 
 
 @dataclass(frozen=True, slots=True)

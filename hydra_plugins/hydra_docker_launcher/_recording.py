@@ -235,16 +235,9 @@ class SweepRecorder:
                 f"{LABEL_PREFIX}output_dir": str(job.paths.output),
                 **job.tags,
             },
-            artifacts={
-                _job_record.CONFIG: job.yaml,
-                "overrides.yaml": job.overrides_yaml,
-                _job_record.CONTENT: content,
-                _job_record.RECORD: _job_record.to_json(
-                    job, spec, self._record.code, self._record.ready
-                ),
-                **({_job_record.DATA: _data_json(data)} if data else {}),
-                **self._record.artifacts(),
-            },
+            artifacts=(
+                self._artifacts(job, spec, content) if self._record.options.mlflow.enabled else {}
+            ),
             datasets=tuple(filter(None, (item.as_dataset() for item in data))),
         )
 
@@ -257,7 +250,7 @@ class SweepRecorder:
             _job_record.CONTENT: content,
             _job_record.RECORD: record,
             _provenance.FILE: _provenance.text(self._record.job_document(job)),
-            **({"data.json": _data_identity.as_text(data)} if data else {}),
+            **({_job_record.DATA: _data_identity.as_text(data)} if data else {}),
             **self._record.artifacts(),
         }
 

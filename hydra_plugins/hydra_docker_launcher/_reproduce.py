@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import _execution, _past_options, _past_source, _pinning, _source
 from ._engine import Engine, Image
@@ -19,11 +20,15 @@ from ._past_options import REPRODUCES
 from ._past_source import FoundSource, Places
 from ._paths import SweepPaths
 from ._pinning import Code, Request
+from ._provenance import Composition
 from ._source import Source
 from ._task import Task
 from ._wish import Wish
 
 log = logging.getLogger("hydra_docker_launcher")
+
+#: Of what is written down of a job: what the new run has of its own.
+_KNOWN = ("number", "name", "overrides", "output_dir", "options")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,16 @@ class Again:
     outcome: Outcome
     run_id: str | None
     remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RepeatedJob(Job):
+    """A past job, with what was written down of it beside its record."""
+
+    recorded: Mapping[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        return dict(self.recorded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +92,7 @@ def reproduce(
         make_engine=lambda: engine,
         make_tracker=lambda options, _, user: make_tracker(options, wish.folder, user),
         pin_code=pin_known(source, first.script, first.task),
+        composition=lambda: _composition(past[0]),
     )
     try:
         outcomes = execution.run(Batch(jobs, parsed), content)
@@ -162,9 +178,16 @@ def _image(past: PastJob, wish: Wish, engine: Engine) -> FoundImage:
     return find_image(engine, past.record.image, built=built, pull=not wish.dry_run)
 
 
-def _job(past: PastJob, written: dict[str, object], output: Path) -> Job:
+def _composition(past: PastJob) -> Composition:
+    """Return where the config came from then: here it is not composed again."""
+    configs, overrides = (past.provenance.get(name) or () for name in ("configs", "overrides"))
+    return Composition(configs=tuple(configs), overrides=tuple(overrides))
+
+
+def _job(past: PastJob, written: dict[str, Any], output: Path) -> Job:
     record = past.record
-    return Job(
+    facts = past.provenance.get("job") or {}
+    return RepeatedJob(
         number=record.number,
         name=record.name,
         overrides=record.overrides,
@@ -173,6 +196,7 @@ def _job(past: PastJob, written: dict[str, object], output: Path) -> Job:
         written=written,
         tags={REPRODUCES: past.run.id},
         kept_at=output / str(record.number),
+        recorded={name: value for name, value in facts.items() if name not in _KNOWN},
     )
 
 

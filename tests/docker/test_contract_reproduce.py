@@ -145,7 +145,7 @@ def test_report(again: Again) -> None:
     assert again.done.status == 1
     blocks = again.done.out.split("\n\n")
     metrics, crashes, returns_numbers, summary, outputs = blocks[-5:]
-    same = ["outcome", "commit", "4 config values", "image", "python", "hydra-core", "host"]
+    same = ["outcome", "commit", "4 config values", "image", "python", "hydra-core", "machine"]
     assert metrics.splitlines()[:3] == [
         "job #0 (how=metrics): completed",
         f"  run then  {again.then('metrics').info.run_id}",

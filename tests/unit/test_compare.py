@@ -4,10 +4,10 @@ import math
 from dataclasses import replace
 
 import pytest
-from past import IMAGE, OPTIONS, PLAIN, TAGS, a_past_job, a_record, a_run
+from past import IMAGE, OPTIONS, PLAIN, PROVENANCE, TAGS, a_past_job, a_record, a_run
 
 from hydra_plugins.hydra_docker_launcher._compare import Line, compare, data, metrics, same_metrics
-from hydra_plugins.hydra_docker_launcher._data import DataIdentity
+from hydra_plugins.hydra_docker_launcher._data_identity import DataIdentity
 
 SAME = (
     Line("outcome", "completed", "completed"),
@@ -18,8 +18,7 @@ SAME = (
     Line("python", "3.11.2", "3.11.2"),
     Line("hydra-core", "1.3.8", "1.3.8"),
     Line("packages", "2", "2"),
-    Line("host", "box", "box"),
-    Line("engine", "Fake 1.0", "Fake 1.0"),
+    Line("machine", "known", "known"),
 )
 THEN = a_past_job()
 DATA = DataIdentity("digits", "/data", "/data", "content", "recorded", "sha256:1")
@@ -39,7 +38,7 @@ def test_same():
 def test_differs():
     """Each part of a config, of the options and of the packages that differs is named."""
     now = a_past_job(
-        run=a_run(tags={**TAGS, "hydra.docker.outcome": "error", "hydra.docker.host": "bigger"}),
+        run=a_run(tags={**TAGS, "hydra.docker.outcome": "error"}),
         record=a_record(
             options={**OPTIONS, "mem_limit": 1, "image": "other"},
             image=replace(IMAGE, id="sha256:2"),
@@ -47,6 +46,10 @@ def test_differs():
         ),
         plain={"lr": 0.1, "model": {"width": 3}},
         packages=("hydra-core==1.3.8", "numpy==2.0", "torch @ file:///torch"),
+        provenance={
+            **PROVENANCE,
+            "host": {"name": "bigger", "cpu": "Intel", "cpu_features": ["avx", "amx", "fma"]},
+        },
     )
     assert differing(now) == [
         Line("outcome", "completed", "error"),
@@ -57,22 +60,34 @@ def test_differs():
         Line("python", "3.11.2", "3.12.0"),
         Line("package numpy", "1.26", "2.0"),
         Line("package torch @ file:///torch", "-", ""),
-        Line("host", "box", "bigger"),
+        Line("cpu", "AMD", "Intel"),
+        Line("cpu features", "avx2", "amx, fma"),
     ]
     assert not any(line.same or line.unknown for line in differing(now))
 
 
+def test_base_image():
+    """Of images that were built, what they were built from is compared."""
+    then, now = (
+        a_past_job(provenance={**PROVENANCE, "image": {"base": base}})
+        for base in ("python:3 sha256:1", "python:3 sha256:2")
+    )
+    assert [line for line in compare(then, now) if line not in SAME] == [
+        Line("base image", "python:3 sha256:1", "python:3 sha256:2")
+    ]
+    assert Line("base image", "python:3 sha256:1", None) in compare(then, THEN)
+
+
 def test_unknown():
     """What one of the two runs does not have written down is neither the same nor other."""
-    now = a_past_job(run=a_run(tags={}, status="RUNNING"), packages=())
+    now = a_past_job(run=a_run(tags={}, status="RUNNING"), packages=(), provenance={})
     lines = differing(now)
     assert lines == [
         Line("outcome", "completed", "running"),
         Line("packages", "2", None),
-        Line("host", "box", None),
-        Line("engine", "Fake 1.0", None),
+        Line("machine", "known", None),
     ]
-    assert [line.unknown for line in lines] == [False, True, True, True]
+    assert [line.unknown for line in lines] == [False, True, True]
     assert not any(line.same for line in lines)
 
 

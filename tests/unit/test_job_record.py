@@ -72,6 +72,8 @@ def test_literal():
         "mlflow": {"enabled": True},
         "n_jobs": 4,
         "keep": "all",
+        "push": "registry/train",
+        "snapshot_limit": "10m",
         "fail_fast": True,
         "dry_run": False,
         "commit": "HEAD",

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 from fakes import FakeHistory
-from past import PLAIN, TAGS, a_past_job, a_record, a_run
+from past import PLAIN, PROVENANCE, TAGS, a_past_job, a_record, a_run
 from test_job_record import JSON
 
-from hydra_plugins.hydra_docker_launcher._data import DataIdentity
+from hydra_plugins.hydra_docker_launcher._data_identity import DataIdentity
 from hydra_plugins.hydra_docker_launcher._errors import ReproduceError
 from hydra_plugins.hydra_docker_launcher._past_job import past_jobs
 
@@ -17,6 +17,7 @@ ARTIFACTS = {
     "job.json": json.dumps(JSON),
     "job.pickle": b"what the worker reads",
     "config.yaml": "lr: 0.1\nmodel:\n  name: mlp\n",
+    "provenance.json": json.dumps(PROVENANCE),
     "packages.txt": "hydra-core==1.3.8\nnumpy==1.26\n",
 }
 
@@ -39,8 +40,15 @@ def test_job():
 
 
 def test_what_may_be_missing():
-    """A run with neither packages nor data nor patch can be run again."""
-    assert read(history(packages__txt=None)) == (a_past_job(packages=()),)
+    """A run with neither packages nor data, patch or provenance can be run again."""
+    bare = a_past_job(packages=(), provenance={})
+    assert read(history(packages__txt=None, provenance__json=None)) == (bare,)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 7}', b"\xff"])
+def test_provenance_of_another_version(content):
+    """What is only compared is no reason to refuse a run."""
+    assert read(history(provenance__json=content)) == (a_past_job(provenance={}),)
 
 
 def test_data_and_patch():

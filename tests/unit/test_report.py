@@ -5,7 +5,7 @@ from dataclasses import replace
 from past import TAGS, a_past_job, a_record, a_run
 from test_past_job import ARTIFACTS, history
 
-from hydra_plugins.hydra_docker_launcher._data import DataIdentity
+from hydra_plugins.hydra_docker_launcher._data_identity import DataIdentity
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
 from hydra_plugins.hydra_docker_launcher._report import Reported, read_back, report
 from hydra_plugins.hydra_docker_launcher._reproduce import Again
@@ -21,7 +21,7 @@ job #0 (lr=0.1): completed
   run then  {"a" * 32}
   run now   {"b" * 32}
   same      outcome, commit, 2 config values, 8 options, image, python, hydra-core, 2 packages, \
-host, engine
+machine
   metric    then  now
   accuracy  0.5   0.5  same"""
 
@@ -47,7 +47,7 @@ def test_differs():
 job #0 (lr=0.1): completed
   run then  {"a" * 32}
   run now   {"b" * 32}
-  same      outcome, commit, 2 config values, 8 options, python, hydra-core, host, engine
+  same      outcome, commit, 2 config values, 8 options, python, hydra-core, machine
   differs   image: sha256:11111111111111111111111111111111… then, \
 sha256:22222222222222222222222222222222… now
   data      /data: digits is other data: sha256:1 then, sha256:2 now
@@ -76,7 +76,7 @@ job #1 (lr=0.1): error: raised ValueError: loss is nan
   run then  {"a" * 32}
   run now   {"b" * 32}
   same      outcome, commit, 2 config values, 8 options, image, python, hydra-core, 2 packages, \
-host, engine
+machine
   no metrics in either run
 
 1 of 2 completed; metrics the same in 2"""

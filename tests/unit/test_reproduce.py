@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import GIB, FakeEngine, FakeHistory, FakeTracker, Play
-from past import IMAGE, OPTIONS, ROOT, a_past_job, a_record, a_run
+from past import CONFIGS, IMAGE, OPTIONS, ROOT, a_past_job, a_record, a_run
 from test_launcher import FACTS
 
 from hydra_plugins.hydra_docker_launcher._engine import (
@@ -140,6 +140,17 @@ def test_can_be_reproduced_in_turn(bench):
     assert record["task"]["target"] == "/home/ada/project/train.py"
 
 
+def test_provenance(bench):
+    """Where the config came from is told as it was: it is not composed again."""
+    bench.reproduce()
+    document = json.loads(bench.tracker.jobs["run-0"].artifacts["provenance.json"])
+    assert document["configs"] == CONFIGS
+    assert document["overrides"] == ["hydra/launcher=docker"]
+    assert document["job"]["hydra"] == {"mode": "MULTIRUN"}
+    assert document["job"]["output_dir"] == "/home/ada/project/multirun/then/0"
+    assert document["source"]["commit"] == bench.commit
+
+
 def test_sweep(bench):
     """All jobs of a sweep run as one new sweep, each under its own number; one fails again."""
     bench.engine.plays = {3: Play(exit_code=3, result=None)}
@@ -198,7 +209,7 @@ def test_image_is_built_again(bench):
     past = bench.job(options={**OPTIONS, "image": None})
     again = bench.reproduce(past)
     assert [call[0] for call in bench.engine.calls[:2]] == ["build", "add_layer"]
-    assert bench.engine.contexts[0]["Dockerfile"] == b"FROM scratch"
+    assert bench.engine.builds[0].text == "FROM scratch"
     remark = (
         "the image of then is gone (111111111111 is not on this engine): built again from the "
         "commit"
