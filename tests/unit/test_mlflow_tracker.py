@@ -1,6 +1,7 @@
 """A sweep in a real MLflow store: SQLite files in a temporary folder, and one real server."""
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -21,11 +22,12 @@ from mlflow.entities import Run
 
 from hydra_plugins.hydra_docker_launcher import _mlflow_tracker
 from hydra_plugins.hydra_docker_launcher._errors import TrackingError
-from hydra_plugins.hydra_docker_launcher._mlflow_tracker import MlflowTracker
+from hydra_plugins.hydra_docker_launcher._mlflow_tracker import MlflowHistory, MlflowTracker
 from hydra_plugins.hydra_docker_launcher._tracking import (
     Dataset,
     JobRun,
     JobRunEnd,
+    PastRun,
     RunStatus,
     SweepRun,
     Tracker,
@@ -600,3 +602,98 @@ def test_server(
         "Could not set its status",
     ]
     assert capfd.readouterr() == ("", "")
+
+
+# ---- past runs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def history(tracker: MlflowTracker, folder: Path) -> MlflowHistory:
+    """The runs of the default store, which has a sweep of two jobs."""
+    tracker.open_sweep(SWEEP)
+    for number in (1, 0):
+        job = JobRun(
+            f"job {number}", {"hydra.docker.job": str(number)}, {"job.pickle": b"\x80\xff"}
+        )
+        run_id = tracker.open_job(job)
+        tracker.close_job(run_id, JobRunEnd(RunStatus.FAILED, metrics={"loss": number}))
+    tracker.close_sweep(RunStatus.FAILED)
+    return MlflowHistory(None, folder)
+
+
+def runs_of(client: MlflowClient) -> dict[str, Run]:
+    (experiment,) = (e for e in client.search_experiments() if e.name == "train")
+    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def test_past_run(history: MlflowHistory, client: MlflowClient) -> None:
+    """A run is read back as it was written, by its id or the first digits of it."""
+    run = runs_of(client)["job 0"]
+    past = history.run(run.info.run_id)
+    assert past == PastRun(
+        id=run.info.run_id,
+        name="job 0",
+        experiment="train",
+        status="FAILED",
+        tags=run.data.tags,
+        metrics={"loss": 0.0},
+    )
+    assert past.tags["hydra.docker.job"] == "0"
+    assert history.run(run.info.run_id[:12]) == past
+
+
+def test_past_jobs_of_a_sweep(history: MlflowHistory, client: MlflowClient) -> None:
+    """The jobs of a sweep come in the order in which they were started; a job has none."""
+    runs = runs_of(client)
+    sweep = history.run(runs["train-10-00-00"].info.run_id)
+    children = history.children(sweep)
+    assert [child.name for child in children] == ["job 1", "job 0"]
+    assert history.children(children[0]) == ()
+
+
+def test_past_artifact(history: MlflowHistory, client: MlflowClient) -> None:
+    """An artifact is read as bytes; one that is not there is None."""
+    run_id = runs_of(client)["job 1"].info.run_id
+    assert history.artifact(run_id, "job.pickle") == b"\x80\xff"
+    assert history.artifact(run_id, "gone") is None
+
+
+@pytest.mark.parametrize("run_id", ["0" * 32, "zzz", "%", "_" * 32, "", "' OR 1=1"])
+def test_no_such_run(history: MlflowHistory, folder: Path, run_id: str) -> None:
+    """A run that the store does not have, or no id at all."""
+    assert refusal(lambda: history.run(run_id)) == (
+        f"There is no run {run_id} in sqlite:///{folder}/mlflow-store/mlflow.db. Go to the folder "
+        "of its sweep, or name the store with --tracking-uri."
+    )
+
+
+def test_digits_of_several_runs(history: MlflowHistory, client: MlflowClient) -> None:
+    """Digits that several runs begin with do not name one."""
+    ids = {run.info.run_id for run in runs_of(client).values()}
+    experiment = next(e for e in client.search_experiments() if e.name == "train").experiment_id
+    while len({run_id[0] for run_id in ids}) == len(ids):
+        ids.add(client.create_run(experiment).info.run_id)
+    digits = sorted(run_id[0] for run_id in ids)
+    digit = next(one for one, other in itertools.pairwise(digits) if one == other)
+    message = refusal(lambda: history.run(digit))
+    assert message.startswith(f"Several runs begin with {digit}: ")
+    assert message.endswith(". Give more digits.")
+
+
+def test_deleted_run(history: MlflowHistory, client: MlflowClient, folder: Path) -> None:
+    """A run that was deleted is told from one that never was."""
+    run_id = runs_of(client)["job 0"].info.run_id
+    client.delete_run(run_id)
+    store = f"sqlite:///{folder}/mlflow-store/mlflow.db"
+    assert refusal(lambda: history.run(run_id)) == (
+        f"The run {run_id} in {store} is deleted. Restore it with "
+        f"`MLFLOW_TRACKING_URI={store} mlflow runs restore --run-id {run_id}`."
+    )
+
+
+def test_no_store_to_read(tmp_path: Path) -> None:
+    """Where there is no store, none is made."""
+    assert refusal(lambda: MlflowHistory(None, tmp_path)).startswith(
+        f"There is no MLflow store in {tmp_path}: "
+    )
+    assert list(tmp_path.iterdir()) == []
