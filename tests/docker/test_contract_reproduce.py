@@ -229,7 +229,8 @@ def test_note(again: Again, tmp_path: Path) -> None:
 def test_next_sweep(again: Again) -> None:
     """What reproduce and note leave in the repository is no uncommitted change."""
     again.repository.write(".gitignore", "")
-    again.repository.commit()
+    again.repository.git("commit", "--quiet", "--message", "ignore nothing", ".gitignore")
+    assert "?? reproduced/" in again.repository.git("status", "--short")
     assert "?? config-" in again.repository.git("status", "--short")
     finished = again.repository.sweep("hydra.launcher.dry_run=true")
     assert finished.status == 0, finished.output
