@@ -64,7 +64,8 @@ class JobRecord:
 
 def to_json(job: Job, spec: ContainerSpec, code: Code, ready: Ready) -> str:
     """Return the record of a job as JSON: variables of the host by name, not by value."""
-    options = {key: value for key, value in job.written.items() if key not in _LEFT_OUT}
+    written = _private.repeatable_options(job.written)
+    options = {key: value for key, value in written.items() if key not in _LEFT_OUT}
     source, task, image = code.source, code.task, ready.image
     content = {
         "format": FORMAT,

@@ -131,3 +131,10 @@ def test_garbage(content):
         ReproduceError, match=r"^The record of the run 1 \(job\.json\) cannot be read: "
     ):
         from_json(content, "the run 1")
+
+
+def test_secret():
+    """What looks like a secret is to be set by whoever runs the job again."""
+    options = {**OPTIONS, "environment": {"API_KEY": "k", "DEPTH": 3}}
+    environment = written(options)["options"]["environment"]
+    assert environment == {"API_KEY": "${oc.env:API_KEY}", "DEPTH": 3}
