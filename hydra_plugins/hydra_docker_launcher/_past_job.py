@@ -84,8 +84,9 @@ def _past_job(history: History, run: PastRun) -> PastJob:
         content = history.artifact(run.id, name)
         if content is None:
             raise ReproduceError(
-                f"The run {run.id} ({run.name}) has no artifact {name}: it was made by another "
-                "version of this launcher, or the artifact was deleted."
+                f"The run {run.id} ({run.name}) has no artifact {name}: another version of this "
+                "launcher made it, the artifact was deleted, or the folder of a local store was "
+                "moved (its artifacts are looked for where they were)."
             )
         return content
 

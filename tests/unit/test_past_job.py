@@ -63,8 +63,9 @@ def test_missing(name):
     with pytest.raises(ReproduceError) as raised:
         read(history(**{name.replace(".", "__"): None}))
     assert str(raised.value) == (
-        f"The run {'a' * 32} (lr=0.1) has no artifact {name}: it was made by another version of "
-        "this launcher, or the artifact was deleted."
+        f"The run {'a' * 32} (lr=0.1) has no artifact {name}: another version of this launcher "
+        "made it, the artifact was deleted, or the folder of a local store was moved (its "
+        "artifacts are looked for where they were)."
     )
 
 
