@@ -18,7 +18,8 @@ from dvc.repo import Repo
 from fakes import volume_options
 
 from hydra_plugins.hydra_docker_launcher import _data, _dvc
-from hydra_plugins.hydra_docker_launcher._data_identity import DataBook, DataIdentity, compare
+from hydra_plugins.hydra_docker_launcher._data import DataBook
+from hydra_plugins.hydra_docker_launcher._data_identity import DataIdentity, compare
 from hydra_plugins.hydra_docker_launcher._errors import DataError
 from hydra_plugins.hydra_docker_launcher._option_values import Volume
 from hydra_plugins.hydra_docker_launcher._source import Source
