@@ -319,7 +319,8 @@ def remove_images(*apps: Path) -> None:
     """Remove what the benchmark has left on the engine."""
     revisions = [name for app in apps for name in git(app, "rev-list", "HEAD").split()]
     filters = [f"label=org.opencontainers.image.revision={revision}" for revision in revisions]
-    for each in (*filters, "reference=hydra-docker-bench"):
+    # An image goes only after those that were made from it: hence twice.
+    for each in 2 * (*filters, "reference=hydra-docker-bench"):
         listed = ("docker", "image", "ls", "--quiet", "--filter", each)
         found = subprocess.run(listed, check=True, capture_output=True, text=True).stdout
         for image in dict.fromkeys(found.split()):
