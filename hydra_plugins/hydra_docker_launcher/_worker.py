@@ -95,7 +95,9 @@ def main():
     if os.path.exists(CLONE):
         clone_commit(job)
     sys.argv = list(job.argv)
-    sys.path[0:1] = job.path
+    if not getattr(sys.flags, "safe_path", False):  # PYTHONSAFEPATH
+        del sys.path[0]  # the folder of this file
+    sys.path[0:0] = job.path
     if job.function is not None:
         sys.path.append(LIBRARY)
     take_over_hydra_main(job)

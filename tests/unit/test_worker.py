@@ -61,7 +61,8 @@ class Worker:
             "import runpy, sys; sys.argv = sys.argv[1:]; import importlib.util as u;"
             "spec = u.spec_from_file_location('worker', sys.argv[0]);"
             "worker = u.module_from_spec(spec); spec.loader.exec_module(worker);"
-            "worker.JOB = sys.argv[1]; sys.path[0] = '/hydra'; worker.main()"
+            "worker.JOB = sys.argv[1]; safe = getattr(sys.flags, 'safe_path', False);"
+            "sys.path[: 0 if safe else 1] = [] if safe else ['/hydra']; worker.main()"
         )
         return subprocess.run(
             [sys.executable, "-c", program, str(WORKER), str(self.paths.job)],
@@ -161,6 +162,15 @@ def test_script(worker):
             "file": f"{folder}/train.py",
         },
     }
+
+
+def test_safe_path(worker, monkeypatch):
+    """Where an image sets PYTHONSAFEPATH, no entry of sys.path is lost."""
+    worker.run(HEAD + "def main(cfg): return sys.path" + TAIL)
+    usual = worker.result["value"]
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    worker.run(HEAD + "def main(cfg): return sys.path" + TAIL)
+    assert worker.result["value"] == usual
 
 
 def test_hydra_files(worker):
