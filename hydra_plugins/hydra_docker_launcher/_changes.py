@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from ._paths import DATABASE, LEDGER, NOTED_CONFIGS, STORE_FOLDER
+from ._paths import DATABASE, LEDGER, NOTED_FILES, STORE_FOLDER
 
 INSIDE_SUBMODULE = "changed inside"
 UNTRACKED = "untracked"
@@ -162,11 +162,11 @@ def _has_parent(file: Path, root: Path, condition: Callable[[Path], bool]) -> bo
 def _made_by_a_run(path: Path) -> bool:
     """Whether Hydra made this output folder, or an earlier sweep this tracking store.
 
-    So is the config that ``hydra-docker note`` has written down.
+    So are the files that ``hydra-docker note`` has written.
     """
     # Optuna's sweeper writes no multirun.yaml.
     swept = any((path / name).is_file() for name in ("multirun.yaml", LEDGER))
     hydra = swept or (path / ".hydra").is_dir()
     store = path.name == STORE_FOLDER and (path / DATABASE).is_file()
     link = path.is_symlink() and path.readlink() == Path(STORE_FOLDER, DATABASE)
-    return hydra or store or link or NOTED_CONFIGS.fullmatch(path.name) is not None
+    return hydra or store or link or NOTED_FILES.fullmatch(path.name) is not None

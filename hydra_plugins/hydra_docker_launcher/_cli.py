@@ -119,7 +119,8 @@ def _add_note(commands: Any) -> None:
         "note",
         help="print image, commit and config of a run, for a lab book",
         description="Print image, commit and config of a job's run, and how to run it again, with "
-        "this project and with docker alone. The config is written into this folder.",
+        "this project and with docker alone. The config is written into this folder, "
+        "and so is the patch of a snapshot.",
     )
     parser.add_argument(
         "run_id",
@@ -213,13 +214,21 @@ def _note(parsed: argparse.Namespace) -> int:
 
     history = _start.history(parsed.tracking_uri, Path.cwd())
     for number, job in enumerate(past_jobs(history, history.run(parsed.run_id))):
-        file = Path(_paths.NOTED_CONFIG.format(job.run.id[:8]))
-        try:
-            file.write_text(_note.config(job))
-        except OSError as error:
-            raise ReproduceError(f"Cannot write the config into this folder: {error}") from error
-        print("\n" * bool(number) + _note.note(job, str(file)))
+        digits = job.run.id[:8]
+        config, patch = _paths.NOTED_CONFIG.format(digits), None
+        _write(config, _note.config(job).encode())
+        if job.record.source.parent is not None and job.patch is not None:
+            patch = _paths.NOTED_PATCH.format(digits)
+            _write(patch, job.patch)
+        print("\n" * bool(number) + _note.note(job, config, patch))
     return 0
+
+
+def _write(name: str, content: bytes) -> None:
+    try:
+        Path(name).write_bytes(content)
+    except OSError as error:
+        raise ReproduceError(f"Cannot write {name} into this folder: {error}") from error
 
 
 def _address(remote: str | None) -> str | None:

@@ -21,10 +21,11 @@ _OUTPUTS = "/outputs"
 _CONFIGS = "/hydra"
 
 
-def note(job: PastJob, config: str) -> str:
+def note(job: PastJob, config: str, patch: str | None = None) -> str:
     """Return image, commit and config of a job, and two ways to run it again.
 
-    ``config`` is the name of a file with its resolved config. The second way needs git and docker
+    ``config`` is the name of a file with its resolved config, ``patch`` that of a file which makes
+    a snapshot out of its parent. The second way needs git and docker
     alone; it runs the script as Hydra's single run, on the config as it is.
     """
     record = job.record
@@ -33,7 +34,7 @@ def note(job: PastJob, config: str) -> str:
     alone = "" if record.image.digest else f"  ({known}in no registry)"
     lines = [
         f"image:  {_image(record)}{alone}",
-        f"commit: {record.source.commit}  ({where})",
+        f"commit: {record.source.commit}  ({_made_of(record, patch)}{where})",
         f"config: {config}",
     ]
     if record.task.kind not in ("script", "module"):
@@ -49,11 +50,11 @@ def note(job: PastJob, config: str) -> str:
         [
             *lines,
             "",
-            "# with hydra-docker-launcher, in a clone of the repository",
-            _reproduce_line(record, config),
+            *_with_this_project(job, config),
             "",
-            "# with git and docker alone, in an empty folder that has the config",
-            *_docker_lines(record, config),
+            "# with git and docker alone, in an empty folder that has the "
+            + ("config" if patch is None else "config and the patch"),
+            *_docker_lines(record, config, patch),
         ]
     )
 
@@ -68,6 +69,19 @@ def _image(record: JobRecord) -> str:
     return record.image.digest or record.image.id
 
 
+def _made_of(record: JobRecord, patch: str | None) -> str:
+    return "" if patch is None else f"{patch} on {record.source.base[:12]}; "
+
+
+def _with_this_project(job: PastJob, config: str) -> tuple[str, str]:
+    if job.record.source.parent is None:
+        where = "# with hydra-docker-launcher, in a clone of the repository"
+        return where, _reproduce_line(job.record, config)
+    # Of a snapshot, no clone has the commit: its run has what makes it.
+    where = "# with hydra-docker-launcher, from the run"
+    return where, shlex.join(("hydra-docker", "reproduce", job.run.id))
+
+
 def _reproduce_line(record: JobRecord, config: str) -> str:
     words = ["hydra-docker", "reproduce", "--image", _image(record)]
     words += ["--commit", record.source.commit, "--config", config]
@@ -78,7 +92,7 @@ def _reproduce_line(record: JobRecord, config: str) -> str:
     return shlex.join(words)
 
 
-def _docker_lines(record: JobRecord, config: str) -> list[str]:
+def _docker_lines(record: JobRecord, config: str, patch: str | None) -> list[str]:
     remote = record.source.remote_url or str(record.source.root)
     target = record.task.target
     name = PurePosixPath(config).name
@@ -100,7 +114,8 @@ def _docker_lines(record: JobRecord, config: str) -> list[str]:
     start = f"docker run --rm --workdir {shlex.quote(str(record.working_dir))}"
     return [
         f"git clone {shlex.quote(remote)} code",
-        f"git -C code checkout {record.source.commit}",
+        f"git -C code checkout {record.source.commit if patch is None else record.source.base}",
+        *([] if patch is None else [f"git -C code apply --index ../{shlex.quote(patch)}"]),
         "mkdir outputs",
         " \\\n    ".join((start, *lines)),
     ]

@@ -29,9 +29,11 @@ STORE_FOLDER = "mlflow-store"
 #: MLflow's own default is ``sqlite:///mlflow.db``.
 DATABASE = "mlflow.db"
 
-#: What ``hydra-docker note`` calls the config of a run, and how such a name is known again.
+#: What ``hydra-docker note`` calls the config of a run, and the patch of a snapshot; and how such
+#: names are known again.
 NOTED_CONFIG = "config-{}.yaml"
-NOTED_CONFIGS = re.compile(r"config-[0-9a-f]{8}\.yaml")
+NOTED_PATCH = "changes-{}.patch"
+NOTED_FILES = re.compile(r"config-[0-9a-f]{8}\.yaml|changes-[0-9a-f]{8}\.patch")
 
 
 @dataclass(frozen=True, slots=True)

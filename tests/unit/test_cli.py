@@ -204,12 +204,23 @@ def test_note(bench, capsys):
     assert text == ARTIFACTS["config.yaml"]
 
 
+def test_note_of_a_snapshot(bench, capsys):
+    """The patch of a snapshot is written beside the config."""
+    record = json.loads(bench.history.artifacts[RUN]["job.json"])
+    record["source"]["parent"] = "b" * 40
+    bench.history.artifacts[RUN]["job.json"] = json.dumps(record).encode()
+    bench.history.artifacts[RUN]["changes.patch"] = b"diff --git \xe9"
+    assert main(["note", RUN]) == 0
+    assert "changes-aaaaaaaa.patch on bbbbbbbbbbbb; " in capsys.readouterr().out
+    assert (bench.folder / "changes-aaaaaaaa.patch").read_bytes() == b"diff --git \xe9"
+
+
 def test_note_that_cannot_be_written(bench, capsys):
     """Where the config cannot be written, no note is printed."""
     (bench.folder / "config-aaaaaaaa.yaml").mkdir()
     assert main(["note", RUN]) == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith("error: Cannot write the config into this folder: ")
+    assert captured.err.startswith("error: Cannot write config-aaaaaaaa.yaml into this ")
     assert captured.out == ""
 
 

@@ -64,6 +64,24 @@ def test_digest_and_remote():
     assert f" {DIGEST} " in lines[-1]
 
 
+def test_snapshot():
+    """No clone has a snapshot: git makes it of parent and patch, this project of the run."""
+    source = Source(ROOT, COMMIT, "main", "https://host/project", parent="b" * 40)
+    job = a_past_job(record=a_record(source=source))
+    lines = note(job, "config.yaml", "changes.patch").splitlines()
+    assert lines[1] == f"commit: {COMMIT}  (changes.patch on bbbbbbbbbbbb; https://host/project)"
+    assert lines[4:12] == [
+        "# with hydra-docker-launcher, from the run",
+        f"hydra-docker reproduce {'a' * 32}",
+        "",
+        "# with git and docker alone, in an empty folder that has the config and the patch",
+        "git clone https://host/project code",
+        f"git -C code checkout {'b' * 40}",
+        "git -C code apply --index ../changes.patch",
+        "mkdir outputs",
+    ]
+
+
 def test_module():
     """What ran as ``python -m`` does so again, with its modules where they were."""
     path = (str(ROOT), str(ROOT / "src"))

@@ -572,6 +572,13 @@ class TestWhatDoesNotCount:
         repo.write("src/code.py", "x = 2\n")
         assert left_out(repo) == {"src/code.py"}
 
+    def test_notes(self, repo):
+        """What `hydra-docker note` has written down; a config of another name counts."""
+        repo.write("config-0123abcd.yaml")
+        repo.write("sub/changes-0123abcd.patch")
+        repo.write("config-new.yaml")
+        assert left_out(repo) == {"config-new.yaml"}
+
     def test_root_is_no_output_folder(self, repo: GitRepository) -> None:
         """Hydra's files in the root itself do not make all of the repository an output folder."""
         repo.write(".hydra/config.yaml")
