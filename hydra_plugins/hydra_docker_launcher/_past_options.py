@@ -94,9 +94,9 @@ def parse(past: PastJob, wish: Wish, image: str | None, asked: str) -> Options:
         raise OptionError(f"run {run.id}: {error}\n{INSTEAD}") from None
 
 
-def unset_variables(past: PastJob) -> tuple[str, ...]:
-    """Return the variables that were passed on from the host of then, and are not set here."""
-    value = past.record.options.get("environment")
+def unset_variables(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the variables that are passed on from the host, and are not set here."""
+    value = options.get("environment")
     if isinstance(value, Mapping):
         names = [str(name) for name, item in value.items() if item is None]
     else:
@@ -106,10 +106,11 @@ def unset_variables(past: PastJob) -> tuple[str, ...]:
 
 def with_defaults(node: Mapping[str, Any]) -> dict[str, Any]:
     """Return options with those that ``node`` does not have at their defaults."""
-    schema = OmegaConf.structured(DockerLauncherConf)
-    plain: Any = OmegaConf.to_container(schema)
-    parts = {name: {**plain[name], **(node.get(name) or {})} for name in ("build", "mlflow")}
-    return {**plain, **node, **parts}
+    defaults: Any = OmegaConf.to_container(OmegaConf.structured(DockerLauncherConf))
+    for name, value in node.items():
+        both = isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping)
+        defaults[name] = {**defaults[name], **value} if both else value
+    return dict(defaults)
 
 
 def _resolved(past: PastJob, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -102,8 +102,8 @@ def reproduce(
         return None
     runs = run_ids(wish.output)
     return [
-        Again(job, outcome, runs.get(job.record.number), _remarks(job, found, image))
-        for job, outcome in zip(past, outcomes, strict=True)
+        Again(job, outcome, runs.get(job.record.number), _remarks(job, written, found, image))
+        for (written, job), outcome in zip(options, outcomes, strict=True)
     ]
 
 
@@ -123,19 +123,22 @@ def find_image(engine: Engine, image: Image, *, built: bool, pull: bool = True) 
     Where it is gone and was ``built``, it is to be built again from the commit. Without ``pull``
     nothing is pulled. Raises ``ReproduceError`` where it is not to be had.
     """
-    found = engine.find_image(image.id)
-    if found is not None:
-        return FoundImage(found.id)
+    by_digest = None if image.digest is None else engine.find_image(image.digest)
+    if by_digest is not None and by_digest.id == image.id:
+        return FoundImage(image.digest)  # which tells others more than the id
+    if engine.find_image(image.id) is not None:
+        return FoundImage(image.id)
     reasons = [f"{image.short} is not on this engine"]
     if image.digest is not None:
         if not pull:
             return FoundImage(image.digest, f"the image is to be pulled: {image.digest}")
         try:
-            pulled = engine.find_image(image.digest) or engine.pull(image.digest, _show)
+            if by_digest is None:
+                engine.pull(image.digest, _show)
         except ImageError as error:
             reasons.append(str(error))
         else:
-            return FoundImage(pulled.id, f"the image was had by its digest, {image.digest}")
+            return FoundImage(image.digest, f"the image was had by its digest, {image.digest}")
     if built:
         remark = f"the image of then is gone ({'; '.join(reasons)}): built again from the commit"
         log.warning("%s", remark)
@@ -200,12 +203,14 @@ def _job(past: PastJob, written: dict[str, Any], output: Path) -> Job:
     )
 
 
-def _remarks(past: PastJob, source: FoundSource, image: FoundImage) -> tuple[str, ...]:
+def _remarks(
+    past: PastJob, written: Mapping[str, Any], source: FoundSource, image: FoundImage
+) -> tuple[str, ...]:
     remarks = [remark for remark in (source.remark, image.remark) if remark is not None]
     if past.run.status == "RUNNING":
         remarks.append("the run of then is still running: its metrics are those so far")
     remarks += [
         f"{name} was passed on from the host's environment, and is not set here"
-        for name in _past_options.unset_variables(past)
+        for name in _past_options.unset_variables(written)
     ]
     return tuple(remarks)

@@ -136,8 +136,8 @@ def test_artifacts(tracked: Tracked, tmp_path: Path) -> None:
     """Every job's run has its config, overrides, log, the image's packages, and its provenance."""
     run = tracked.run("crashes")
     names = {file.path for file in tracked.client.list_artifacts(run.info.run_id)}
-    expected = {"config.yaml", "overrides.yaml", "container.log", "packages.txt"}
-    assert names == expected | {"job.json", "job.pickle"}
+    for_people = {"config.yaml", "overrides.yaml", "container.log", "packages.txt"}
+    assert names == for_people | {"provenance.json", "job.json", "job.pickle"}
     config = yaml.safe_load(tracked.artifact(run, "config.yaml", tmp_path))
     assert config == {"how": "crashes", "number": 0, "optimizer": {"name": "sgd", "lr": 0.1}}
     assert tracked.artifact(run, "overrides.yaml", tmp_path) == "- how=crashes\n"

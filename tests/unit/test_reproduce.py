@@ -196,11 +196,22 @@ def test_image_by_digest():
     """An image that is gone from here is pulled by its digest."""
     image = replace(IMAGE, digest=DIGEST)
     engine = FakeEngine(registry={DIGEST: image})
-    found = FoundImage(IMAGE.id, f"the image was had by its digest, {DIGEST}")
+    found = FoundImage(DIGEST, f"the image was had by its digest, {DIGEST}")
     assert find_image(engine, image, built=False) == found
     assert engine.calls == [("pull", DIGEST)]
-    assert find_image(engine, image, built=True) == found
-    assert engine.calls == [("pull", DIGEST)]
+
+
+def test_image_with_a_digest():
+    """An image that is here is named by its digest, so that the new run tells it too."""
+    image = replace(IMAGE, digest=DIGEST)
+    engine = FakeEngine(images={DIGEST: image, IMAGE.id: image})
+    assert find_image(engine, image, built=False) == FoundImage(DIGEST)
+    engine.images = {IMAGE.id: image}  # it was built here, and pushed since
+    assert find_image(engine, image, built=False) == FoundImage(IMAGE.id)
+    engine.images = {DIGEST: replace(image, id="sha256:another platform")}
+    remark = f"the image was had by its digest, {DIGEST}"
+    assert find_image(engine, image, built=True) == FoundImage(DIGEST, remark)
+    assert engine.calls == []
 
 
 def test_image_is_built_again(bench):
@@ -348,6 +359,16 @@ def test_variable_that_was_passed_on(bench, monkeypatch, environment):
         "TOKEN was passed on from the host's environment, and is not set here",
     )
     assert "TOKEN" not in dict(bench.spec.environment)
+
+
+def test_variable_that_is_given(bench, monkeypatch):
+    """A variable that is given needs not be set."""
+    monkeypatch.delenv("TOKEN", raising=False)
+    past = bench.job(options={**OPTIONS, "environment": {"TOKEN": None}})
+    (again,) = bench.reproduce(past, options=(("environment.TOKEN", "given"),))
+    assert again.remarks == ()
+    assert dict(bench.spec.environment)["TOKEN"] == "given"
+    assert bench.record()["options"]["environment"] == {"TOKEN": "${oc.env:TOKEN}"}
 
 
 # ---- what is not as it was -----------------------------------------------------------------------
