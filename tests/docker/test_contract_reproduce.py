@@ -25,6 +25,26 @@ def main(cfg):
     return cfg.x * 2
 main()
 """
+#: A training whose result depends on every digit of it.
+TRAINING = """
+import random
+import hydra
+
+@hydra.main(version_base="1.3", config_path=None)
+def main(cfg):
+    random.seed(cfg.seed)
+    points = [(random.gauss(0, 1), random.gauss(0, 1)) for _ in range(300)]
+    labels = [x * x > y + random.gauss(0, 0.3) for x, y in points]
+    a = b = c = 0.0
+    for _ in range(20):
+        for (x, y), label in zip(points, labels):
+            error = label - (a * x * x + b * y + c > 0)
+            a, b, c = a + 0.1 * error * x * x, b + 0.1 * error * y, c + 0.1 * error
+    right = [(a * x * x + b * y + c > 0) == label for (x, y), label in zip(points, labels)]
+    return {"accuracy": sum(right) / len(right), "weight": a}
+
+main()
+"""
 
 
 @dataclass(frozen=True)
@@ -274,6 +294,52 @@ def test_on_another_machine(
     assert "job #0 (name=a): completed" in done.out
     assert f"  remark    the commit is from file://{remote}\n" in done.out
     assert [path.name for path in elsewhere.iterdir()] == ["out"]
+
+
+def test_from_remotes_alone(
+    make_repository: MakeRepository,
+    hydra_image: str,
+    registry: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """With clone and image gone from this machine: the same result to the last digit."""
+    repository = with_mlflow(make_repository("built", root=tmp_path / "then"))
+    del repository.defaults["hydra.launcher.image"]
+    store = f"sqlite:///{tmp_path}/store/mlflow.db"
+    repository.defaults |= {
+        "hydra.launcher.build.args": f"{{BASE_IMAGE: {hydra_image}}}",
+        "hydra.launcher.push": f"{registry}/team/trained",
+        "hydra.launcher.mlflow.tracking_uri": store,
+    }
+    repository.write("train.py", TRAINING)
+    repository.commit()
+    remote = tmp_path / "remote.git"
+    repository.git("clone", "--quiet", "--bare", str(repository.root), str(remote))
+    repository.git("remote", "add", "origin", f"file://{remote}")
+    finished = repository.sweep("+seed=1", script="train.py")
+    assert finished.status == 0, finished.output
+    image, (row,) = finished.ledger["image"], finished.ledger["jobs"]
+    repository.root = repository.root.rename(tmp_path / "away")
+    repository.api.remove_image(image["id"], force=True)
+    assert repository.api.images(image["digest"]) == []
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    arguments = ("reproduce", row["run_id"], "--tracking-uri", store)
+    done = hydra_docker(elsewhere, {**environment, **cache}, *arguments)
+
+    assert done.status == 0, done.err
+    (ledger,) = elsewhere.rglob("sweep.json")
+    again = json.loads(ledger.read_text())
+    assert again["image"]["digest"] == image["digest"]
+    client = mlflow.MlflowClient(store)
+    then, now = (client.get_run(one["run_id"]) for one in (row, again["jobs"][0]))
+    assert now.data.metrics == then.data.metrics
+    assert 0.5 < then.data.metrics["accuracy"] < 1
+    assert "differs" not in done.out
+    repository.api.remove_image(image["digest"], force=True)
 
 
 def test_function_by_value(again: Again, hydra_image: str) -> None:
