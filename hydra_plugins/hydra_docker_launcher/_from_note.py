@@ -24,6 +24,7 @@ from ._engine import Engine
 from ._errors import OptionError, ReproduceError, SourceError
 from ._execution import Batch, Execution, MakeTracker
 from ._job import Job
+from ._options import Options
 from ._outcome import Outcome
 from ._past_options import INSTEAD, check_wished, with_defaults
 from ._past_source import Places
@@ -69,10 +70,11 @@ def reproduce_note(
     The config is taken as it is: plain values, without the types of a Structured Config.
     """
     config = _config(note.config)
+    node = _node(note, wish)
+    options = _parsed(node, wish)
     source = _located(note, wish)
     working_dir = wish.folder if wish.folder.is_relative_to(source.root) else source.root
     script, task = _task(note, source, working_dir)
-    node = _node(note, wish)
     name = script.stem if script is not None else task.target.split(".")[-1]
     job = replace(_composed(note, wish, config, name), written=node)
     execution = Execution(
@@ -88,11 +90,17 @@ def reproduce_note(
         return _job_files.content(job, task, restart)
 
     try:
-        options = _options.parse(node, environ=os.environ, folder=wish.folder)
         outcomes = execution.run(Batch((job,), (options,)), content)
     except OptionError as error:
         raise OptionError(f"{error}\n{INSTEAD}") from None
     return None if outcomes is None else Noted(outcomes[0], run_ids(wish.output).get(0))
+
+
+def _parsed(node: dict[str, Any], wish: Wish) -> Options:
+    try:
+        return _options.parse(node, environ=os.environ, folder=wish.folder)
+    except OptionError as error:
+        raise OptionError(f"{error}\n{INSTEAD}") from None
 
 
 def _config(file: Path) -> DictConfig:

@@ -25,8 +25,8 @@ def note(job: PastJob, config: str, patch: str | None = None) -> str:
     """Return image, commit and config of a job, and two ways to run it again.
 
     ``config`` is the name of a file with its resolved config, ``patch`` that of a file which makes
-    a snapshot out of its parent. The second way needs git and docker
-    alone; it runs the script as Hydra's single run, on the config as it is.
+    a snapshot out of its parent. The second way needs git and docker alone; it runs the script as
+    Hydra's single run, on the config as it is.
     """
     record = job.record
     where = record.source.remote_url or record.source.root
@@ -93,7 +93,7 @@ def _reproduce_line(record: JobRecord, config: str) -> str:
 
 
 def _docker_lines(record: JobRecord, config: str, patch: str | None) -> list[str]:
-    remote = record.source.remote_url or str(record.source.root)
+    options, remote = record.options, record.source.remote_url or str(record.source.root)
     target = record.task.target
     name = PurePosixPath(config).name
     command = [
@@ -102,13 +102,16 @@ def _docker_lines(record: JobRecord, config: str, patch: str | None) -> list[str
         *("--config-path", _CONFIGS, "--config-name", name, f"hydra.run.dir={_OUTPUTS}"),
     ]
     lines = [
-        *_containment(record.options),
-        *_limits(record.options),
+        *_containment(options),
+        *_limits(options),
         *_given(record),
         f'--volume "$PWD/code":{shlex.quote(str(record.source.root))}',
         f'--volume "$PWD"/{shlex.quote(config)}:{shlex.quote(f"{_CONFIGS}/{name}")}:ro',
         f'--volume "$PWD/outputs":{_OUTPUTS}',
-        *(f"--volume {_shell(volume)}" for volume in record.options.get("volumes") or ()),
+        *(
+            f"--volume {_shell(_from(record, volume))}"
+            for volume in _listed(options.get("volumes"))
+        ),
         shlex.join(command),
     ]
     start = f"docker run --rm --workdir {shlex.quote(str(record.working_dir))}"
@@ -159,7 +162,7 @@ def _containment(options: Mapping[str, Any]) -> Iterator[str]:
 def _given(record: JobRecord) -> Iterator[str]:
     """Yield the variables of the job, and where its modules are, unless beside its script."""
     for name in _listed(record.options.get("env_file")):
-        yield f"--env-file {_shell(name)}"
+        yield f"--env-file {_shell(_from(record, f'./{name}'))}"
     environment = record.options.get("environment") or {}
     if isinstance(environment, Mapping):
         for name, value in environment.items():
@@ -172,6 +175,12 @@ def _given(record: JobRecord) -> Iterator[str]:
     folders = [folder for folder in record.task.path if folder != str(first)]
     if folders:
         yield f"--env {shlex.quote('PYTHONPATH=' + ':'.join(folders))}"
+
+
+def _from(record: JobRecord, path: str) -> str:
+    """Return a path that was relative to the working directory of then as an absolute one."""
+    relative = path.startswith(("./", "../")) or path in (".", "..")
+    return str(record.working_dir / path) if relative else path
 
 
 def _listed(value: Any) -> list[Any]:

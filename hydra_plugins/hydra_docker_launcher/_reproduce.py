@@ -71,7 +71,8 @@ def reproduce(
     where commit, image or data are not to be had.
     """
     first = past[0].record
-    options = [(_past_options.written(job, wish), job) for job in past]  # refuses what is misspelt
+    for job in past:  # refuses options before anything is fetched or pulled
+        _past_options.parse(job, wish, None, asked)
     here = (wish.repository,) if wish.repository else (wish.folder, first.source.root)
     places = Places(here, wish.remote, wish.clones)
     found = _past_source.locate(first.source, places, past[0].patch)
@@ -79,7 +80,7 @@ def reproduce(
     log.info("Commit %s is in %s", source.commit[:12], source.repository)
     image = _image(past[0], wish, engine)
     parsed = tuple(_past_options.parse(job, wish, image.reference, asked) for job in past)
-    jobs = tuple(_job(job, written, wish.output) for written, job in options)
+    jobs = tuple(_job(job, _past_options.written(job, wish), wish.output) for job in past)
     contents = {job.record.number: job.content for job in past}
 
     def content(job: Job, _task: Task, _restart: str) -> bytes:
@@ -102,8 +103,8 @@ def reproduce(
         return None
     runs = run_ids(wish.output)
     return [
-        Again(job, outcome, runs.get(job.record.number), _remarks(job, written, found, image))
-        for (written, job), outcome in zip(options, outcomes, strict=True)
+        Again(then, outcome, runs.get(job.number), _remarks(then, job, found, image))
+        for then, job, outcome in zip(past, jobs, outcomes, strict=True)
     ]
 
 
@@ -203,14 +204,12 @@ def _job(past: PastJob, written: dict[str, Any], output: Path) -> Job:
     )
 
 
-def _remarks(
-    past: PastJob, written: Mapping[str, Any], source: FoundSource, image: FoundImage
-) -> tuple[str, ...]:
+def _remarks(past: PastJob, job: Job, source: FoundSource, image: FoundImage) -> tuple[str, ...]:
     remarks = [remark for remark in (source.remark, image.remark) if remark is not None]
     if past.run.status == "RUNNING":
         remarks.append("the run of then is still running: its metrics are those so far")
     remarks += [
         f"{name} was passed on from the host's environment, and is not set here"
-        for name in _past_options.unset_variables(written)
+        for name in _past_options.unset_variables(job.written)
     ]
     return tuple(remarks)

@@ -113,7 +113,7 @@ def test_options():
         network_mode="host",
         devices=["/dev/kvm"],
         security_opt=["no-new-privileges:true"],
-        volumes=["/my data:/data:ro"],
+        volumes=["/my data:/data:ro", "../raw:/raw"],
         tmpfs=["/tmp:size=64m"],
         env_file="my.env",
     )
@@ -128,11 +128,12 @@ def test_options():
         "--cpus 1.5 --pids-limit 4096",
         "--memory 12638255104 --memory-swap -1 --shm-size 1g",
         "--gpus '\"device=0,GPU-1\"'",
-        "--env-file my.env",
+        "--env-file /home/ada/project/my.env",
         '--volume "$PWD/code":/home/ada/project',
         '--volume "$PWD"/config-aaaaaaaa.yaml:/hydra/config-aaaaaaaa.yaml:ro',
     ]
     assert lines[15] == "--volume '/my data:/data:ro'"
+    assert lines[16] == "--volume /home/ada/project/../raw:/raw"
     assert "--gpus all" in docker_line(gpus="all")
     assert "--user 1:2" in docker_line(user="1:2")
 

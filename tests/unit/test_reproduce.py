@@ -214,6 +214,18 @@ def test_image_with_a_digest():
     assert engine.calls == []
 
 
+def test_options_come_first(bench):
+    """A wrong option is refused before an image is pulled or a commit fetched."""
+    image = replace(IMAGE, digest=DIGEST)
+    bench.engine.images, bench.engine.registry = {}, {DIGEST: image}
+    source = replace(a_record().source, remote_url="file:///nowhere")
+    past = a_past_job(record=a_record(source=source, image=image))
+    with pytest.raises(OptionError, match="mem_limit=lots"):
+        bench.reproduce(past, options=(("mem_limit", "lots"),))
+    assert bench.engine.calls == []
+    assert not (bench.folder.parent / "cache" / "repositories").exists()
+
+
 def test_image_is_built_again(bench):
     """An image that was built and is gone is built from the commit, and the report says so."""
     bench.engine.images = {}
