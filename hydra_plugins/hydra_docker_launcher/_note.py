@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from ._job_record import JobRecord
 from ._past_job import PastJob
+from ._past_options import split_volume
 from ._units import show_size, size
 
 #: What the record of a job can hold of its host's environment, in OmegaConf's words.
@@ -109,7 +110,7 @@ def _docker_lines(record: JobRecord, config: str, patch: str | None) -> list[str
         f'--volume "$PWD"/{shlex.quote(config)}:{shlex.quote(f"{_CONFIGS}/{name}")}:ro',
         f'--volume "$PWD/outputs":{_OUTPUTS}',
         *(
-            f"--volume {_shell(_from(record, volume))}"
+            f"--volume {_shell(_volume(record, volume))}"
             for volume in _listed(options.get("volumes"))
         ),
         shlex.join(command),
@@ -162,7 +163,7 @@ def _containment(options: Mapping[str, Any]) -> Iterator[str]:
 def _given(record: JobRecord) -> Iterator[str]:
     """Yield the variables of the job, and where its modules are, unless beside its script."""
     for name in _listed(record.options.get("env_file")):
-        yield f"--env-file {_shell(_from(record, f'./{name}'))}"
+        yield f"--env-file {_shell(_absolute(record, name))}"
     environment = record.options.get("environment") or {}
     if isinstance(environment, Mapping):
         for name, value in environment.items():
@@ -177,10 +178,15 @@ def _given(record: JobRecord) -> Iterator[str]:
         yield f"--env {shlex.quote('PYTHONPATH=' + ':'.join(folders))}"
 
 
-def _from(record: JobRecord, path: str) -> str:
+def _volume(record: JobRecord, volume: str) -> str:
+    source, rest = split_volume(volume)
+    named = "/" not in source
+    return volume if named else f"{_absolute(record, source)}:{rest}"
+
+
+def _absolute(record: JobRecord, path: str) -> str:
     """Return a path that was relative to the working directory of then as an absolute one."""
-    relative = path.startswith(("./", "../")) or path in (".", "..")
-    return str(record.working_dir / path) if relative else path
+    return path if path.startswith(("/", "~", "${")) else str(record.working_dir / path)
 
 
 def _listed(value: Any) -> list[Any]:

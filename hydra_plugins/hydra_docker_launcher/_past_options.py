@@ -32,9 +32,6 @@ _FIXED = {
     "dry_run": "say --dry-run",
 }
 
-#: A volume's source, which may be an interpolation with colons in it, and the rest.
-_VOLUME = re.compile(r"(?P<source>(?:\$\{[^}]*\}|[^:])*):?(?P<rest>.*)", re.DOTALL)
-
 
 def written(past: PastJob, wish: Wish) -> dict[str, Any]:
     """Return the options for the record of the new run: those of then, with what is wished.
@@ -127,10 +124,16 @@ def _resolved(past: PastJob, options: Mapping[str, Any]) -> dict[str, Any]:
     return dict(plain)
 
 
+def split_volume(volume: str) -> tuple[str, str]:
+    """Return the source of a volume (an interpolation may have colons in it), and the rest."""
+    match = re.match(r"((?:\$\{[^}]*\}|[^:])*):?", volume)
+    end = match.end() if match is not None else 0
+    return volume[:end].removesuffix(":"), volume[end:]
+
+
 def _moved(volumes: Sequence[str], now: dict[str, str]) -> list[str]:
     """Return volumes with their sources as they are called on this host."""
-    split = [_VOLUME.fullmatch(volume) for volume in volumes]
-    parts = [(match["source"], match["rest"]) for match in split if match is not None]
+    parts = [split_volume(volume) for volume in volumes]
     sources = [source for source, _ in parts]
     for source in now:
         if source not in sources:

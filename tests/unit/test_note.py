@@ -113,11 +113,11 @@ def test_options():
         network_mode="host",
         devices=["/dev/kvm"],
         security_opt=["no-new-privileges:true"],
-        volumes=["/my data:/data:ro", "../raw:/raw"],
+        volumes=["/my data:/data:ro", "../raw:/raw", "raw/x:/x", "cache:/c"],
         tmpfs=["/tmp:size=64m"],
-        env_file="my.env",
+        env_file=["my.env", "/etc/env"],
     )
-    assert lines[1:14] == [
+    assert lines[1:15] == [
         '--user "$(id -u):$(id -g)" --env HOME=/tmp --env USER="$(id -un)"',
         "--read-only",
         "--cap-drop ALL",
@@ -129,11 +129,16 @@ def test_options():
         "--memory 12638255104 --memory-swap -1 --shm-size 1g",
         "--gpus '\"device=0,GPU-1\"'",
         "--env-file /home/ada/project/my.env",
+        "--env-file /etc/env",
         '--volume "$PWD/code":/home/ada/project',
         '--volume "$PWD"/config-aaaaaaaa.yaml:/hydra/config-aaaaaaaa.yaml:ro',
     ]
-    assert lines[15] == "--volume '/my data:/data:ro'"
-    assert lines[16] == "--volume /home/ada/project/../raw:/raw"
+    assert lines[16] == "--volume '/my data:/data:ro'"
+    assert lines[17:20] == [
+        "--volume /home/ada/project/../raw:/raw",
+        "--volume /home/ada/project/raw/x:/x",
+        "--volume cache:/c",
+    ]
     assert "--gpus all" in docker_line(gpus="all")
     assert "--user 1:2" in docker_line(user="1:2")
 
