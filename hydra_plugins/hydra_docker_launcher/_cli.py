@@ -152,6 +152,8 @@ def _reproduce(parsed: argparse.Namespace) -> int:
     if parsed.run_id is not None and noted:
         instead = "; --set image=… replaces the image of the run" if noted == ["image"] else ""
         return _wrong(f"--{noted[0]} is for a job without a RUN_ID{instead}")
+    if parsed.run_id is None and parsed.volume:
+        return _wrong("--volume is for the volumes of a RUN_ID; --set volumes=[…] gives others")
     folder = Path.cwd()
     with output_folder(parsed.output, folder) as output:
         wish = Wish(

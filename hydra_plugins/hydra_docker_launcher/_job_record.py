@@ -133,7 +133,11 @@ def from_json(text: str | bytes, run: str) -> JobRecord:
             python=str(content["python"]),
             hydra=str(content["hydra"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except KeyError as error:
+        raise ReproduceError(
+            f"The record of {run} ({RECORD}) cannot be read: it has no {error}"
+        ) from error
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ReproduceError(
             f"The record of {run} ({RECORD}) cannot be read: {type(error).__name__}: {error}"
         ) from error

@@ -13,6 +13,7 @@ from typing import Any
 import docker
 import pytest
 from docker.errors import APIError, DockerException, ImageNotFound
+from mlflow_server import mlflow_server
 from registry import running_registry
 from sweep_command import MakeRepository, Repository, command_environment
 
@@ -86,6 +87,13 @@ def registry(api: docker.APIClient, registry_folder: Path) -> Iterator[str]:
     """The ``host:port`` of a registry that everybody may push to."""
     with running_registry(api, registry_folder) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an MLflow server on this machine's loopback address only."""
+    with mlflow_server(tmp_path_factory.mktemp("server")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

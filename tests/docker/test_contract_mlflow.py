@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import mlflow
 import pytest
 import yaml
 from mlflow.entities import Run
-from mlflow_server import mlflow_server
 from sweep_command import Finished, MakeRepository, Repository
 
 HOWS = (
@@ -219,13 +217,6 @@ def test_many_jobs_at_once(make_tracked: MakeRepository) -> None:
     for run in tracked.children:
         history = tracked.client.get_metric_history(run.info.run_id, "loss")
         assert [metric.value for metric in history] == list(range(500))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An MLflow server on this machine's loopback address only."""
-    with mlflow_server(tmp_path_factory.mktemp("server")) as url:
-        yield url
 
 
 def test_server_on_the_loopback_address(

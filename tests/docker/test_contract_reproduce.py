@@ -14,7 +14,6 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow.entities import Run
-from mlflow_server import mlflow_server
 from sweep_command import Finished, MakeRepository, Repository
 
 HOWS = ("metrics", "crashes", "returns_numbers")
@@ -254,13 +253,6 @@ def test_next_sweep(again: Again) -> None:
     assert "?? config-" in again.repository.git("status", "--short")
     finished = again.repository.sweep("hydra.launcher.dry_run=true")
     assert finished.status == 0, finished.output
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory):
-    """An MLflow server on this machine's loopback address only."""
-    with mlflow_server(tmp_path_factory.mktemp("server")) as url:
-        yield url
 
 
 def test_on_another_machine(

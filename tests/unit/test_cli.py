@@ -90,6 +90,10 @@ def test_wrong_arguments(capsys, arguments, said):
             "--image is for a job without a RUN_ID; --set image=… replaces the image of the run",
         ),
         ([RUN, "--module", "m"], "--module is for a job without a RUN_ID"),
+        (
+            ["--image", "i", "--commit", "c", "--config", "f", "--volume", "/a=/b"],
+            "--volume is for the volumes of a RUN_ID; --set volumes=[…] gives others",
+        ),
     ],
 )
 def test_arguments_of_a_note(bench, capsys, arguments, said):

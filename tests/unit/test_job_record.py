@@ -111,6 +111,13 @@ def test_another_format():
     )
 
 
+def test_what_is_missing():
+    """A part that is missing is named."""
+    content = {name: value for name, value in JSON.items() if name != "executable"}
+    with pytest.raises(ReproduceError, match=r"cannot be read: it has no 'executable'"):
+        from_json(json.dumps(content), "the run 1")
+
+
 @pytest.mark.parametrize(
     "content",
     [
