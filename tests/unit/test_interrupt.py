@@ -13,9 +13,12 @@ from hydra_plugins.hydra_docker_launcher._interrupt import ENDING, held_back, ta
 
 @pytest.fixture(autouse=True)
 def _handlers_stay():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    """The handlers of a plain Python program (coverage has one of its own), there afterwards too."""
+    plain = {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(ENDING, signal.SIG_DFL)}
+    before = {number: signal.signal(number, handler) for number, handler in plain.items()}
     yield
-    assert {number: signal.getsignal(number) for number in before} == before
+    left = {number: signal.signal(number, handler) for number, handler in before.items()}
+    assert left == plain
 
 
 def send(number: signal.Signals) -> None:
