@@ -13,7 +13,7 @@ from hydra_plugins.hydra_docker_launcher._interrupt import ENDING, held_back, ta
 
 @pytest.fixture(autouse=True)
 def _handlers_stay():
-    """The handlers of a plain Python program (coverage has one of its own), there afterwards too."""
+    """The handlers are those of a plain program (coverage has its own), and stay what they are."""
     plain = {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(ENDING, signal.SIG_DFL)}
     before = {number: signal.signal(number, handler) for number, handler in plain.items()}
     yield
