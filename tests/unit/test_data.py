@@ -33,6 +33,12 @@ TRAIN = "md5:61b3a8faa9c1091806675c230a9abe64"
 RAW_OF_DVC_2 = "2f863d49c211da5240516bb6cc069d30.dir"
 
 
+@pytest.fixture(autouse=True)
+def _warnings_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever the tests before have set: what is only said in passing is asked for by name."""
+    caplog.set_level(logging.WARNING, "hydra_docker_launcher")
+
+
 def write_data(root: Path) -> None:
     (root / "data" / "raw" / "sub").mkdir(parents=True)
     (root / "data" / "raw" / "a.csv").write_bytes(b"a\r\nb\r\n")
