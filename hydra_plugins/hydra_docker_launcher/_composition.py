@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from . import _config_sources
 from ._config_sources import ConfigSource
@@ -15,9 +15,11 @@ from ._provenance import Composition
 
 def composition(config: DictConfig) -> Composition:
     """Return where the configs of a sweep come from; asks git, once a sweep."""
+    # An override may hold an interpolation that only a job's config resolves: it stays as it is.
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra)
     return Composition(
         configs=tuple(map(_plain_source, _config_sources.describe(config))),
-        overrides=tuple(shown_override(str(item)) for item in config.hydra.overrides.hydra),
+        overrides=tuple(shown_override(str(item)) for item in overrides),
     )
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import DockerException, ImageNotFound
+from images import HYDRA, PIP_INSTALL, build_hydra_image, build_image, tar
 from mlflow_server import mlflow_server
 from registry import running_registry
 from sweep_command import MakeRepository, Repository, command_environment
 
 BASE = os.environ.get("HYDRA_DOCKER_TEST_BASE") or "hydra-docker-launcher-base:bookworm"
-HYDRA = metadata.version("hydra-core")
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
-PIP_INSTALL = "python3 -m pip install --no-cache-dir --disable-pip-version-check"
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +69,7 @@ def empty_image(api: docker.APIClient) -> str:
     """An image with one text file: no Python, no shell."""
     tag = "hydra-docker-test:empty"
     if not api.images(tag):
-        api.import_image_from_data(_tar({"README": b"nothing here\n"}).read(), *tag.split(":"))
+        api.import_image_from_data(tar({"README": b"nothing here\n"}).read(), *tag.split(":"))
     return tag
 
 
@@ -127,44 +123,3 @@ def make_repository(
     yield make
     for repository in made:
         repository.clean_up()
-
-
-def build_hydra_image(api: docker.APIClient, base: str, version: str, suffix: str = "") -> str:
-    """Build an image with a Python and a version of hydra-core, and nothing else."""
-    dockerfile = f"FROM {base}\nRUN {PIP_INSTALL} hydra-core=={version}\n"
-    tag = f"hydra-docker-test:hydra-{version}{suffix}"
-    return build_image(api, tag, {"Dockerfile": dockerfile.encode()})
-
-
-def build_image(api: docker.APIClient, tag: str, files: dict[str, bytes], **args: str) -> str:
-    """Build an image on the host's network, where pip reaches the package index."""
-    lines: list[str] = []
-    try:
-        for step in api.build(
-            fileobj=_tar(files),
-            custom_context=True,
-            tag=tag,
-            buildargs=args,
-            network_mode="host",
-            rm=True,
-            forcerm=True,
-            decode=True,
-        ):
-            lines += step.get("stream", "").splitlines()
-            if "error" in step:
-                pytest.fail(f"Could not build {tag}: {step['error']}\n" + "\n".join(lines[-20:]))
-    except APIError as error:
-        pytest.fail(f"Could not build {tag}: {error}", pytrace=False)
-    return tag
-
-
-def _tar(files: dict[str, bytes]) -> io.BytesIO:
-    """Return an archive that is the same for the same files: the builder's cache looks at it."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name, content in sorted(files.items()):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    archive.seek(0)
-    return archive

@@ -187,8 +187,9 @@ class Repository:
 
     def _every_commit(self) -> list[str]:
         """Return the commits that were made here, by the test and as snapshots."""
-        hidden = self.git("for-each-ref", "--format=%(objectname)", "refs/hydra-docker")
-        return list(dict.fromkeys([*self.commits, *hidden.splitlines()]))
+        refs = self.root / ".git" / "refs" / "hydra-docker" / "snapshots"
+        hidden = [path.name for path in refs.iterdir()] if refs.is_dir() else []
+        return list(dict.fromkeys([*self.commits, *hidden]))
 
     def clean_up(self) -> None:
         """Remove from the engine what was to be kept."""

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import build_image
+from images import build_image
 from sweep_command import Finished, MakeRepository, Repository
 
 ARGUMENT = "hydra.launcher.build."

@@ -13,7 +13,7 @@ from typing import Any
 import docker
 import pytest
 import remotes
-from conftest import build_image
+from images import build_image
 from remotes import TOKEN, SshServer
 from sweep_command import Finished, MakeRepository, Repository
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from conftest import HYDRA, build_hydra_image, build_image
+from images import HYDRA, build_hydra_image, build_image
 from sweep_command import APPS, MakeRepository
 
 ROOT = APPS.parents[1]

@@ -13,7 +13,7 @@ from typing import Any
 
 import docker
 import pytest
-from conftest import build_image
+from images import build_image
 from sweep_command import Finished, MakeRepository, Repository
 
 BIN = ".venv/bin"
