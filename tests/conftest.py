@@ -16,6 +16,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
+from hydra.version import VersionBase
 from omegaconf import DictConfig
 
 COMMIT_TIME = 1_700_000_000
@@ -23,6 +24,14 @@ COMMIT_TIME = 1_700_000_000
 
 # Where the tests run in the background (`&`, nohup), Ctrl-C is ignored; those of it need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_version_base() -> Iterator[None]:
+    """Which Hydra a test plays stays with it: there is one value per process."""
+    before = VersionBase.instance().getbase()
+    yield
+    VersionBase.instance().version_base = before
 
 
 @pytest.fixture

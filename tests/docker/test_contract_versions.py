@@ -16,7 +16,15 @@ from sweep_command import APPS, MakeRepository
 ROOT = APPS.parents[1]
 #: Debian's name -> its Python.
 SUITES = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13"}
-NEEDED = ("hydra-core==" + HYDRA, "docker", "gitpython", "cloudpickle")
+#: What setup.py asks for, but MLflow, which takes long to install and is not used here.
+NEEDED = (
+    f"hydra-core=={HYDRA}",
+    "docker",
+    "gitpython",
+    "pyyaml",
+    'tomli; python_version < "3.11"',
+    "cloudpickle",
+)
 
 
 def host_pythons() -> list[str]:
