@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import docker
 import requests
+from docker.auth import INDEX_NAME
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest
@@ -40,7 +41,7 @@ NO_PUSH = (
     "{registry}`), or leave hydra.launcher.push out."
 )
 #: Names of images that are built here; no registry has them.
-OWN_NAMES = ("hydra-docker/", "docker.io/hydra-docker/")
+OWN_NAMES = ("hydra-docker/", f"{INDEX_NAME}/hydra-docker/")
 #: Docker's words for what the kernel calls a machine.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
@@ -475,7 +476,8 @@ def _image(found: dict[str, Any], reference: str) -> Image:
         # Where containerd stores the images, one has a digest without any registry.
         if not digest.startswith(OWN_NAMES)
     ]
-    name = parse_repository_tag(reference)[0].removeprefix("docker.io/").removeprefix("library/")
+    name = parse_repository_tag(reference)[0]
+    name = name.removeprefix(f"{INDEX_NAME}/").removeprefix("library/")
     own = next((digest for digest in digests if digest.split("@")[0] == name), None)
     return Image(
         id=found["Id"],

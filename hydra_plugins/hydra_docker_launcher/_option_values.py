@@ -245,4 +245,4 @@ def repository(value: object) -> str:
             "must be a repository's name in small letters and without a tag, for example "
             "team/train or registry.example:5000/team/train"
         )
-    return text.removeprefix("docker.io/")
+    return text

@@ -50,7 +50,7 @@ EVERY: dict[str, Any] = {
         "base": "python:3.12-slim",
     },
     "pull_policy": "always",
-    "push": "docker.io/team/train",
+    "push": "team/train",
     "commit": "v1.2",
     "dirty": "ignore",
     "snapshot_limit": "1g",
