@@ -64,10 +64,11 @@ def data(then: PastJob, now: PastJob) -> tuple[Line | str, ...]:
 
 
 def _base(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Line]:
-    """Yield what the images were built from, where they were built."""
-    one, other = ((document.get("image") or {}).get("base") for document in (then, now))
-    if one is not None or other is not None:
-        yield Line("base image", one, other)
+    """Yield what the images were built from, where they are not one and the same."""
+    one, other = (document.get("image") or {} for document in (then, now))
+    bases = one.get("base"), other.get("base")
+    if any(bases) and one.get("id") != other.get("id"):
+        yield Line("base image", *bases)
 
 
 def _machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Line]:

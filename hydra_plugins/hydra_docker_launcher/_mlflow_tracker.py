@@ -297,6 +297,7 @@ def _keep_quiet() -> None:
         logger.setLevel(max(logger.level, level))
     # MLflow's own switch for the line that it prints per ended run of a server's store.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def _environment() -> dict[str, str]:

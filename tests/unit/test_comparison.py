@@ -67,15 +67,16 @@ def test_differs():
 
 
 def test_base_image():
-    """Of images that were built, what they were built from is compared."""
-    then, now = (
-        a_past_job(provenance={**PROVENANCE, "image": {"base": base}})
-        for base in ("python:3 sha256:1", "python:3 sha256:2")
+    """Of two images that were built, what they were built from is compared; not of one."""
+    then, now, found = (
+        a_past_job(provenance={**PROVENANCE, "image": {"id": image, "base": base}})
+        for image, base in (("1", "python:3 sha256:1"), ("2", "python:3 sha256:2"), ("1", None))
     )
     assert [line for line in compare(then, now) if line not in SAME] == [
         Line("base image", "python:3 sha256:1", "python:3 sha256:2")
     ]
     assert Line("base image", "python:3 sha256:1", None) in compare(then, THEN)
+    assert [line for line in compare(then, found) if line not in SAME] == []
 
 
 def test_unknown():
