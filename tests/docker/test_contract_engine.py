@@ -99,11 +99,12 @@ def test_state(engine: DockerEngine, make_spec: MakeSpec) -> None:
     states = []
     for command, end in (
         ("exit 3", None),
-        ("exec sleep 60", lambda container: engine._api.kill(container, "SIGINT")),
-        ("exec sleep 60", lambda container: engine.stop(container, 5)),
+        ("echo up; exec sleep 60", lambda container: engine._api.kill(container, "SIGINT")),
+        ("echo up; exec sleep 60", lambda container: engine.stop(container, 5)),
     ):
         container = run(engine, make_spec(command))
         if end is not None:
+            next(engine.log_lines(container, None))
             end(container)
         engine._api.wait(container)
         state = engine.state(container)
