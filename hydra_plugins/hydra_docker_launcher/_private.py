@@ -16,7 +16,7 @@ HIDDEN = "<hidden>"
 #: Keys of the config below which there are names with values.
 VARIABLES = ("hydra.launcher.environment", "hydra.launcher.build.args", "hydra.job.env_set")
 _SECRET_NAME = re.compile(
-    r"(?i)(token|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|auth)"
+    r"(?i)(token|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|auth(?!or))"
 )
 _URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:\s]*)[^/\s]*@")
 

@@ -123,6 +123,7 @@ def test_repeatable_options():
         "image": "https://ada:pw@registry/train",
         "environment": {
             "OMP_NUM_THREADS": 2,
+            "GIT_AUTHOR_NAME": "Ada",
             "WANDB_API_KEY": "abc",
             "DB": "postgres://ada:pw@db/x",
             "GIVEN": "${oc.env:OTHER}",
@@ -134,6 +135,7 @@ def test_repeatable_options():
         "image": "https://ada:pw@registry/train",
         "environment": {
             "OMP_NUM_THREADS": 2,
+            "GIT_AUTHOR_NAME": "Ada",
             "WANDB_API_KEY": "${oc.env:WANDB_API_KEY}",
             "DB": "${oc.env:DB}",
             "GIVEN": "${oc.env:OTHER}",
