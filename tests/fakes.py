@@ -16,6 +16,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     BuildRequest,
     ContainerSpec,
     ContainerState,
+    Found,
     Host,
     Image,
     Show,
@@ -71,12 +72,24 @@ class FakeContainer:
         self.play = play
         self.started = False
         self.over = False
+        self.removed = False
         self.exit_code = play.exit_code
         self.restarts = play.restarts
         self.outages = play.outages
         self.end = threading.Event()
         if not play.waits:
             self.end.set()
+
+    @property
+    def there(self) -> bool:
+        """Whether the engine still knows it."""
+        return not (self.removed or (self.play.vanishes and self.started))
+
+    @property
+    def status(self) -> str:
+        if not self.started:
+            return "created"
+        return "exited" if self.over else "running"
 
     @property
     def output(self) -> Path:
@@ -108,7 +121,8 @@ class FakeEngine:
     contexts: list[dict[str, bytes]] = field(default_factory=list)
     layers: list[tuple[str, str, dict[str, str], str | None]] = field(default_factory=list)
     working_dirs: list[str | None] = field(default_factory=list)
-    containers: dict[str, FakeContainer] = field(default_factory=dict)
+    #: Every container that was created, by its id.
+    made: dict[str, FakeContainer] = field(default_factory=dict)
     most_at_once: int = 0
 
     def __post_init__(self) -> None:
@@ -120,13 +134,13 @@ class FakeEngine:
     def running(self) -> set[int]:
         return {
             _number(container.spec)
-            for container in self.containers.values()
+            for container in self.made.values()
             if container.started and not container.over
         }
 
     @property
     def specs(self) -> dict[int, ContainerSpec]:
-        return {_number(container.spec): container.spec for container in self.containers.values()}
+        return {_number(container.spec): container.spec for container in self.made.values()}
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition``, which is looked at whenever something happens."""
@@ -139,7 +153,7 @@ class FakeEngine:
 
     def release(self, number: int) -> None:
         """Let the container of a job end."""
-        next(c for c in self.containers.values() if _number(c.spec) == number).end.set()
+        next(c for c in self.made.values() if _number(c.spec) == number).end.set()
 
     # ---- Engine ----------------------------------------------------------------------------------
 
@@ -219,12 +233,26 @@ class FakeEngine:
         if play.create_error is not None:
             raise EngineError(play.create_error)
         with self._changed:
-            name = f"container-{len(self.containers)}"
-            self.containers[name] = FakeContainer(spec, play)
+            name = f"container-{len(self.made)}"
+            self.made[name] = FakeContainer(spec, play)
         return name
 
+    def containers(self, labels: Mapping[str, str | None]) -> tuple[Found, ...]:
+        return tuple(
+            Found(
+                id=name,
+                name=container.spec.name,
+                labels=dict(container.spec.labels),
+                status=container.status,
+                created=float(number),
+                image=container.spec.image,
+            )
+            for number, (name, container) in enumerate(self.made.items())
+            if container.there and _has(dict(container.spec.labels), labels)
+        )
+
     def start(self, container: str) -> None:
-        found = self.containers[container]
+        found = self.made[container]
         self._note("start", _number(found.spec))
         if found.play.start_gate is not None:
             found.play.start_gate.wait(PATIENCE)
@@ -236,7 +264,7 @@ class FakeEngine:
             self._changed.notify_all()
 
     def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
-        found = self.containers[container]
+        found = self.made[container]
         if found.outages:
             found.outages -= 1
             raise EngineError("connection refused")
@@ -257,8 +285,8 @@ class FakeEngine:
             self._changed.notify_all()
 
     def state(self, container: str) -> ContainerState | None:
-        found = self.containers.get(container)
-        if found is None or found.play.vanishes:
+        found = self.made.get(container)
+        if found is None or found.removed or found.play.vanishes:
             return None
         return ContainerState(
             running=found.started and not found.over,
@@ -272,7 +300,7 @@ class FakeEngine:
         )
 
     def stop(self, container: str, grace: float) -> None:
-        found = self.containers[container]
+        found = self.made[container]
         with self._changed:
             if found.started and (grace == 0 or not found.play.ignores_sigterm):
                 found.restarts = 0
@@ -283,13 +311,19 @@ class FakeEngine:
         self._note("stop", _number(found.spec), grace)
 
     def remove(self, container: str) -> None:
-        found = self.containers[container]
+        found = self.made[container]
+        found.removed = True
         self._note("remove", _number(found.spec))
 
     def _note(self, *call: Any) -> None:
         with self._changed:
             self.calls.append(call)
             self._changed.notify_all()
+
+
+def _has(present: Mapping[str, str], wanted: Mapping[str, str | None]) -> bool:
+    """Tell whether all the wanted labels are there, with their values (None: with any)."""
+    return all(name in present and value in (None, present[name]) for name, value in wanted.items())
 
 
 def _number(spec: ContainerSpec) -> int:

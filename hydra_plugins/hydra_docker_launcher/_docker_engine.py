@@ -27,7 +27,7 @@ from docker.utils import parse_repository_tag
 
 from . import _buildkit
 from ._context import packed
-from ._engine import BuildRequest, ContainerSpec, ContainerState, Host, Image, Show
+from ._engine import BuildRequest, ContainerSpec, ContainerState, Found, Host, Image, Show
 from ._errors import DockerLauncherError, EngineError, ImageError
 from ._interrupt import held_back
 
@@ -283,6 +283,14 @@ class DockerEngine:
             )
         return str(made["Id"])
 
+    def containers(self, labels: Mapping[str, str | None]) -> tuple[Found, ...]:
+        wanted = [name if value is None else f"{name}={value}" for name, value in labels.items()]
+        with _engine_errors("list the containers"):
+            listed = self._api.containers(all=True, filters={"label": wanted})
+        # One that is being removed is as good as gone.
+        found = [_found(entry) for entry in listed if entry["State"] != "removing"]
+        return tuple(sorted(found, key=lambda container: container.created))
+
     def start(self, container: str) -> None:
         with _engine_errors("start the container"):
             self._api.start(container)
@@ -484,6 +492,19 @@ def _image(found: dict[str, Any], reference: str) -> Image:
         reference=reference,
         digest=own or next(iter(digests), None),
         triggers=tuple((found.get("Config") or {}).get("OnBuild") or ()),
+    )
+
+
+def _found(entry: dict[str, Any]) -> Found:
+    names = [name.removeprefix("/") for name in entry["Names"] or []]
+    return Found(
+        id=entry["Id"],
+        # A link from another container is one more name, with a slash in it.
+        name=next((name for name in names if "/" not in name), entry["Id"][:12]),
+        labels=dict(entry["Labels"] or {}),
+        status=entry["State"],
+        created=float(entry["Created"]),
+        image=entry["ImageID"],
     )
 
 

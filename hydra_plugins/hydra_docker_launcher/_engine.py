@@ -152,6 +152,20 @@ class ContainerState:
     finished_at: str
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A container as the engine lists it. ``created`` in seconds since the epoch."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    #: Docker's word: created, running, restarting, paused, exited or dead.
+    status: str
+    created: float
+    #: The id of its image.
+    image: str
+
+
 class Engine(Protocol):
     """One container engine. All methods may be called from several threads at once.
 
@@ -204,6 +218,12 @@ class Engine(Protocol):
 
     def create(self, spec: ContainerSpec) -> str:
         """Create a container and return its id. A name that is taken gets a suffix."""
+
+    def containers(self, labels: Mapping[str, str | None]) -> tuple[Found, ...]:
+        """Return the containers, running or not, that have all these labels; the oldest first.
+
+        A label with the value None may have any value.
+        """
 
     def start(self, container: str) -> None:
         """Start a container."""
