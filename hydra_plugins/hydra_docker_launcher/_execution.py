@@ -202,6 +202,7 @@ class Execution:
                 spec=_plan.container(ground, job, option.job),
                 paths=job.paths,
                 timeout=option.job.timeout,
+                retries=option.job.retries,
             )
             for job, option in zip(batch.jobs, options, strict=True)
         ]

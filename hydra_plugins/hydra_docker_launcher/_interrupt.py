@@ -11,6 +11,11 @@ from typing import Any
 
 Handler = Callable[[int, FrameType | None], Any]
 
+
+class Detached(KeyboardInterrupt):
+    """An interrupt has ended the launcher's watch; the containers run on."""
+
+
 #: They would end this process at once, and leave its containers.
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ._units import size
+from ._units import duration, size
 
 MINIMUM_MEMORY = 6 * 1024**2  # Docker's own
+LONGEST_BACKOFF = 300.0  # seconds between two attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,30 @@ def minutes(value: object) -> float:
     if not 0 < minutes < float("inf"):
         raise ValueError("must be a positive number of minutes, or null for no limit")
     return minutes * 60
+
+
+def retries(value: object) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not text.isdecimal():
+        raise ValueError("must be a number of further attempts, 0 for none")
+    return int(text)
+
+
+def backoff(value: object) -> float:
+    seconds = duration(value)
+    if seconds > LONGEST_BACKOFF:
+        raise ValueError("must be at most 5m")
+    return seconds
+
+
+def mem_factor(value: object) -> float:
+    try:
+        factor = float(str(value))
+    except ValueError:
+        factor = 0
+    if not 1 <= factor < float("inf"):
+        raise ValueError("must be a number of at least 1, for example 2")
+    return factor
 
 
 def user(value: object) -> str:

@@ -15,7 +15,7 @@ from ._errors import OptionError
 from ._option_reader import Reader
 from ._option_values import Gpus, Restart, Ulimit, Volume
 from ._units import cpu_number, duration, size
-from .config import BuildConf, CloneConf, DockerLauncherConf, MlflowConf
+from .config import BuildConf, CloneConf, DockerLauncherConf, MlflowConf, RetriesConf
 
 LABEL_PREFIX = "hydra.docker."
 
@@ -79,6 +79,21 @@ SWEEP_WIDE = tuple(field.name for field in fields(SweepOptions))
 
 
 @dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a job is run again, by the cause of its end. ``backoff`` in seconds."""
+
+    oom: int = 0
+    infra: int = 0
+    error: int = 0
+    timeout: int = 0
+    backoff: float = 5.0
+    mem_factor: float = 1.0
+
+
+NO_RETRIES = Retries()
+
+
+@dataclass(frozen=True, slots=True)
 class JobOptions:
     """Options of one container. Sizes in bytes, times in seconds; ``None``: see the option."""
 
@@ -107,6 +122,7 @@ class JobOptions:
     timeout: float | None
     stop_grace_period: float
     restart: Restart
+    retries: Retries = NO_RETRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +137,7 @@ def check_names(node: Mapping[str, Any]) -> None:
         ("", node, DockerLauncherConf),
         ("build.", node.get("build") or {}, BuildConf),
         ("clone.", node.get("clone") or {}, CloneConf),
+        ("retries.", node.get("retries") or {}, RetriesConf),
         ("mlflow.", node.get("mlflow") or {}, MlflowConf),
     ):
         if not isinstance(part, Mapping):
@@ -256,6 +273,18 @@ def _job_options(read: Reader, environ: Mapping[str, str], folder: Path) -> JobO
         timeout=read.optional("timeout_min", values.minutes),
         stop_grace_period=read.parsed("stop_grace_period", duration),
         restart=read.parsed("restart", values.restart),
+        retries=_retries(Reader(read.mapping("retries"), "retries.")),
+    )
+
+
+def _retries(read: Reader) -> Retries:
+    return Retries(
+        oom=read.parsed("oom", values.retries),
+        infra=read.parsed("infra", values.retries),
+        error=read.parsed("error", values.retries),
+        timeout=read.parsed("timeout", values.retries),
+        backoff=read.parsed("backoff", values.backoff),
+        mem_factor=read.parsed("mem_factor", values.mem_factor),
     )
 
 

@@ -50,6 +50,8 @@ class SweepRecorder:
         self._contents: dict[int, bytes] = {}
         self._data: dict[int, tuple[DataIdentity, ...]] = {}
         self._runs: dict[int, str | None] = {}
+        self._specs: dict[int, ContainerSpec] = {}
+        self._attempts: dict[int, list[dict[str, object]]] = {}
         self._ends: list[End] = []
         self._relays: dict[str, tuple[str, Relay | None]] = {}
         self._lock = threading.Lock()
@@ -124,10 +126,12 @@ class SweepRecorder:
         )
         clone = self._record.code.clone
         secrets = clone.secrets if clone is not None else ()
-        content = self._contents.pop(job.number)
+        content = self._contents[job.number]
         _job_files.write(job.paths, composed.yaml, content, user, secrets)
-        run_id = self._tracker.open_job(self._job_run(composed, spec, content))
-        self._runs[job.number] = run_id
+        if job.number not in self._runs:  # one run for all attempts
+            run = self._job_run(composed, spec, content)
+            self._runs[job.number] = self._tracker.open_job(run)
+        run_id = self._runs[job.number]
         access = self._tracker.access()
         environment = access.environment + self._tracker.job_environment(run_id)
         if access.url is not None and access.url_variable is not None:
@@ -136,6 +140,7 @@ class SweepRecorder:
         return _plan.with_run(spec, run_id, environment, access.folders)
 
     def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
+        self._specs[job.number] = spec
         self._ledger.update(
             job.number,
             container=container,
@@ -150,6 +155,37 @@ class SweepRecorder:
             sys.stdout.write(f"#{job.number} | {_harmless(text)}\n")
             sys.stdout.flush()
 
+    def attempted(
+        self,
+        job: RunnableJob,
+        outcome: Outcome,
+        container: str | None,
+        state: ContainerState | None,
+        delay: float,
+    ) -> None:
+        """Write the attempt down, and tell the user why the job runs again."""
+        attempts = self._attempts.setdefault(job.number, [])
+        attempts.append(
+            {
+                "attempt": job.attempt,
+                "outcome": outcome.end.value,
+                "cause": outcome.cause,
+                "exit_code": outcome.exit_code,
+                "container": container,
+                "started": state.started_at if state else None,
+                "ended": state.finished_at if state else _now(),
+            }
+        )
+        self._ledger.update(job.number, attempts=list(attempts))
+        log.warning(
+            "%s %s: %s\nAttempt %d starts in %g s.",
+            job.title,
+            outcome.end.value,
+            _harmless(outcome.cause),
+            job.attempt + 1,
+            delay,
+        )
+
     def ended(
         self,
         job: RunnableJob,
@@ -158,6 +194,8 @@ class SweepRecorder:
         state: ContainerState | None,
     ) -> None:
         composed = self._jobs[job.number]
+        spec = self._specs.get(job.number, job.spec)
+        self._contents.pop(job.number, None)
         self._ends.append(outcome.end)
         self._tell(composed, outcome)
         row = {
@@ -172,12 +210,12 @@ class SweepRecorder:
                 job.paths.container,
                 {
                     "id": container,
-                    "name": job.spec.name,
+                    "name": spec.name,
                     "image": self._record.ready.image.id,
                     "started_at": state.started_at if state else None,
                     "finished_at": state.finished_at if state else None,
                     "run_id": self._runs.get(job.number),
-                    "limits": _limits(job.spec),
+                    "limits": _limits(spec),
                     **row,
                 },
             )

@@ -17,6 +17,7 @@ from . import _outcome
 from ._capacity import Capacity
 from ._engine import ContainerSpec, ContainerState, Engine
 from ._errors import DockerLauncherError, EngineError
+from ._options import NO_RETRIES, Retries
 from ._outcome import End, Outcome
 from ._paths import JobPaths
 from ._units import show_size
@@ -33,13 +34,24 @@ FINAL_POLICIES = ("always", "unless-stopped")
 
 @dataclass(frozen=True, slots=True)
 class RunnableJob:
-    """A planned job. ``timeout`` in seconds."""
+    """A planned job. ``timeout`` in seconds.
+
+    ``spec`` is the plan's; what an attempt adds to it (its number, more memory) follows from
+    ``attempt`` and ``earlier``, which is how the attempts before it have ended.
+    """
 
     number: int
     title: str
     spec: ContainerSpec
     paths: JobPaths
     timeout: float | None
+    retries: Retries = NO_RETRIES
+    attempt: int = 1
+    earlier: tuple[End, ...] = ()
+    #: The container that exists for this attempt already: it is watched, none is created.
+    container: str | None = None
+    #: When this attempt was first started, in seconds since the epoch; None: its time begins now.
+    started_at: float | None = None
 
 
 class Recorder(Protocol):
@@ -54,6 +66,16 @@ class Recorder(Protocol):
     def output(self, job: RunnableJob, text: str) -> None:
         """Show one line of the job's output."""
 
+    def attempted(
+        self,
+        job: RunnableJob,
+        outcome: Outcome,
+        container: str | None,
+        state: ContainerState | None,
+        delay: float,
+    ) -> None:
+        """Write down how this attempt has ended; the next one starts in ``delay`` seconds."""
+
     def ended(
         self,
         job: RunnableJob,
@@ -61,7 +83,7 @@ class Recorder(Protocol):
         container: str | None,
         state: ContainerState | None,
     ) -> None:
-        """Write down how the job has ended."""
+        """Write down how the job has ended: its last attempt."""
 
 
 class _Running:
@@ -260,24 +282,34 @@ def run_jobs(
     recorder: Recorder,
     keep: str,
     fail_fast: bool,
+    on_interrupt: str = "stop",
 ) -> list[Outcome]:
     """Run every job to its end; return the outcomes in the order of ``jobs``.
 
     Jobs start in order, each as soon as it fits. On Ctrl-C all containers are stopped (at once, if
-    it comes twice) and recorded before ``KeyboardInterrupt`` goes on.
+    it comes twice) and recorded before ``KeyboardInterrupt`` goes on. With ``on_interrupt``
+    "detach" (instead of "stop") they run on, their ends are not recorded, and ``Detached`` is
+    raised.
     """
-    return _Scheduler(engine, capacity, recorder, keep, fail_fast).run(jobs)
+    return _Scheduler(engine, capacity, recorder, keep, fail_fast, on_interrupt).run(jobs)
 
 
 class _Scheduler:
     def __init__(
-        self, engine: Engine, capacity: Capacity, recorder: Recorder, keep: str, fail_fast: bool
+        self,
+        engine: Engine,
+        capacity: Capacity,
+        recorder: Recorder,
+        keep: str,
+        fail_fast: bool,
+        on_interrupt: str,
     ) -> None:
         self._engine = engine
         self._capacity = capacity
         self._recorder = recorder
         self._keep = keep
         self._fail_fast = fail_fast
+        self._on_interrupt = on_interrupt
         self._events: queue.Queue[int] = queue.Queue()
         self._running: dict[int, _Running] = {}
         self._outcomes: dict[int, Outcome] = {}

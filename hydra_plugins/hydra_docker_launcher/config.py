@@ -83,6 +83,33 @@ class MlflowConf:
 
 
 @dataclass
+class RetriesConf:
+    """How often a job that did not complete is run again, in the same output folder.
+
+    Each cause has a number of its own. A job that somebody stopped is never run again.
+    """
+
+    # After it was out of memory.
+    oom: int = 0
+
+    # After it could not be started, or was lost (the engine's fault, not the job's).
+    infra: int = 0
+
+    # After its task function raised an exception, or its process ended without a result.
+    error: int = 0
+
+    # After timeout_min. SIGTERM and stop_grace_period are its time to write a checkpoint.
+    timeout: int = 0
+
+    # Time before the second attempt: 5s, 1m30s, or seconds. Doubled for each further one, up to 5m.
+    backoff: str = "5s"
+
+    # mem_limit is multiplied by this after each attempt that was out of memory, up to what the
+    # engine's machine has (memswap_limit and shm_size too, where they are as mem_limit).
+    mem_factor: float = 1.0
+
+
+@dataclass
 class DockerLauncherConf:
     _target_: str = "hydra_plugins.hydra_docker_launcher.docker_launcher.DockerLauncher"
 
@@ -225,6 +252,10 @@ class DockerLauncherConf:
     # job goes on by itself after a power cut; one that has returned or raised is not run again.
     restart: str = "no"
 
+    # A job that did not complete is run again by cause: retries.oom, .infra, .error and .timeout.
+    # HYDRA_DOCKER_ATTEMPT tells it which attempt it is.
+    retries: RetriesConf = field(default_factory=RetriesConf)
+
     # true: the first job that does not complete stops the sweep.
     fail_fast: bool = False
 
@@ -245,7 +276,7 @@ def _open_schema() -> DictConfig:
     `+hydra.launcher.environment.NAME=value`.
     """
     schema: DictConfig = OmegaConf.structured(DockerLauncherConf)
-    for node in (schema, schema.build, schema.clone, schema.mlflow):
+    for node in (schema, schema.build, schema.clone, schema.retries, schema.mlflow):
         OmegaConf.set_struct(node, False)
     return schema
 

@@ -21,6 +21,7 @@ from hydra_plugins.hydra_docker_launcher._options import (
     Mlflow,
     Options,
     Restart,
+    Retries,
     SweepOptions,
     Ulimit,
     Volume,
@@ -32,7 +33,12 @@ from hydra_plugins.hydra_docker_launcher._options import (
 MIB = 1024**2
 ENVIRON = {"TOKEN": "of the host", "SHARED": "too"}
 NAMES = [field.name for field in fields(config.DockerLauncherConf) if field.name != "_target_"]
-NESTED = {"build": config.BuildConf, "clone": config.CloneConf, "mlflow": config.MlflowConf}
+NESTED = {
+    "build": config.BuildConf,
+    "clone": config.CloneConf,
+    "retries": config.RetriesConf,
+    "mlflow": config.MlflowConf,
+}
 VALID = f"Valid are: {', '.join(NAMES)}"
 
 
@@ -84,6 +90,14 @@ EVERY: dict[str, Any] = {
     "timeout_min": 1.5,
     "stop_grace_period": "1m30s",
     "restart": "on-failure:3",
+    "retries": {
+        "oom": 1,
+        "infra": 2,
+        "error": 3,
+        "timeout": 4,
+        "backoff": "1m30s",
+        "mem_factor": 1.5,
+    },
     "fail_fast": True,
     "dry_run": True,
     "keep": "all",
@@ -160,6 +174,7 @@ def test_defaults(tmp_path):
             timeout=None,
             stop_grace_period=10.0,
             restart=Restart("no"),
+            retries=Retries(oom=0, infra=0, error=0, timeout=0, backoff=5.0, mem_factor=1.0),
         ),
     )
 
@@ -234,6 +249,7 @@ def test_every_option(tmp_path):
             timeout=90.0,
             stop_grace_period=90.0,
             restart=Restart("on-failure", 3),
+            retries=Retries(oom=1, infra=2, error=3, timeout=4, backoff=90.0, mem_factor=1.5),
         ),
     )
 
@@ -289,7 +305,7 @@ def test_misspelt_name(tmp_path, name, meant):
 
 
 def test_misspelt_name_in_a_part(tmp_path):
-    """The same for the names below build, clone and mlflow."""
+    """The same for the names below build, clone, retries and mlflow."""
     assert refusal(tmp_path, build={"dockerfil": "x"}) == (
         "hydra.launcher.build.dockerfil is not an option of hydra/launcher=docker. "
         "Did you mean build.dockerfile?\n"
@@ -306,6 +322,12 @@ def test_misspelt_name_in_a_part(tmp_path):
         "Did you mean mlflow.tracking_uri?\n"
         "Valid are: mlflow.enabled, mlflow.tracking_uri, mlflow.experiment_name, "
         "mlflow.run_name, mlflow.tags"
+    )
+    assert refusal(tmp_path, retries={"timeouts": 1}) == (
+        "hydra.launcher.retries.timeouts is not an option of hydra/launcher=docker. "
+        "Did you mean retries.timeout?\n"
+        "Valid are: retries.oom, retries.infra, retries.error, retries.timeout, retries.backoff, "
+        "retries.mem_factor"
     )
 
 
@@ -331,7 +353,7 @@ def test_files_of_a_clone(tmp_path, name):
     )
 
 
-@pytest.mark.parametrize("name", ["retries", "resume", "detach", "redact"])
+@pytest.mark.parametrize("name", ["resume", "detach", "redact"])
 def test_options_whose_turn_is_later(tmp_path, name):
     """What is not there yet is refused, not ignored."""
     assert refusal(tmp_path, **{name: True}).startswith(
@@ -353,6 +375,8 @@ def test_names_are_checked_before_values_are_resolved():
 
 A_SIZE = "must be a size such as 512m, 2g or 2147483648 (b, k, m, g, t; 1k = 1024)"
 A_GPU = "valid is: a number, all, or a list of device ids"
+A_NUMBER_OF_RETRIES = "must be a number of further attempts, 0 for none"
+A_FACTOR = "must be a number of at least 1, for example 2"
 A_RESTART = "valid is: no, on-failure, on-failure:<times>, unless-stopped, always"
 A_DEVICE = "must be host_path[:container_path[:permissions]]"
 A_VOLUME = "must be source:target or source:target:ro"
@@ -472,6 +496,15 @@ A_PATH = "must be an absolute path in the container, not /"
             {"restart": "on-failure:0"},
             f"restart=on-failure:0: {A_RESTART}; did you mean on-failure?",
         ),
+        ({"retries": {"oom": -1}}, f"retries.oom=-1: {A_NUMBER_OF_RETRIES}"),
+        ({"retries": {"timeout": -2}}, f"retries.timeout=-2: {A_NUMBER_OF_RETRIES}"),
+        ({"retries": {"backoff": "6m"}}, "retries.backoff=6m: must be at most 5m"),
+        (
+            {"retries": {"backoff": "-1"}},
+            "retries.backoff=-1: must be a time such as 10s, 1m30s, 500ms or 1h",
+        ),
+        ({"retries": {"mem_factor": 0.9}}, f"retries.mem_factor=0.9: {A_FACTOR}"),
+        ({"retries": {"mem_factor": "inf"}}, f"retries.mem_factor=inf: {A_FACTOR}"),
     ],
 )
 def test_wrong_value(tmp_path, option, shown):
@@ -493,6 +526,18 @@ def test_wrong_value(tmp_path, option, shown):
             "timeout_min",
             "long",
             "timeout_min=long: must be a positive number of minutes, or null for no limit",
+        ),
+        ("retries", 3, "retries=3: must be a mapping of names to values"),
+        ("retries", {"oom": "x"}, f"retries.oom=x: {A_NUMBER_OF_RETRIES}"),
+        ("retries", {"oom": True}, f"retries.oom=True: {A_NUMBER_OF_RETRIES}"),
+        (
+            "retries",
+            {
+                **dict.fromkeys(("oom", "infra", "error", "timeout"), 0),
+                "backoff": "1s",
+                "mem_factor": "double",
+            },
+            f"retries.mem_factor=double: {A_FACTOR}",
         ),
     ],
 )

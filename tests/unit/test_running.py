@@ -50,6 +50,7 @@ class Notes:
     broken: dict[str, Exception] = field(default_factory=dict)
     lines: list[tuple[int, str]] = field(default_factory=list)
     ends: dict[int, tuple[Outcome, str | None]] = field(default_factory=dict)
+    attempts: list[tuple[object, ...]] = field(default_factory=list)
     order: list[tuple[str, int]] = field(default_factory=list)
 
     def starting(self, job, spec):
@@ -62,6 +63,10 @@ class Notes:
     def output(self, job, text):
         self._note("output", job)
         self.lines.append((job.number, text))
+
+    def attempted(self, job, outcome, container, state, delay):
+        self.attempts.append((job.number, job.attempt, outcome, container, delay))
+        self._note("attempted", job)
 
     def ended(self, job, outcome, container, state):
         self.ends[job.number] = (outcome, container)
