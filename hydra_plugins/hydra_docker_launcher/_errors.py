@@ -8,6 +8,7 @@ DockerLauncherError                 everything below; Hydra prints its message w
 │   └── ImageError                  an image is missing, cannot be pulled or cannot be built
 ├── TaskError                       the task function cannot travel into a container
 ├── TrackingError                   the tracking store cannot be used from here or from a container
+├── SweepError                      a sweep cannot be taken up, or somebody looks after it already
 ├── ReproduceError                  a past run cannot be repeated from what is left of it
 └── JobError                        one job did not complete; its message tells which and why
 
@@ -48,6 +49,10 @@ class TaskError(DockerLauncherError):
 
 class TrackingError(DockerLauncherError):
     """The tracking store cannot be used from here, or not from inside a container."""
+
+
+class SweepError(DockerLauncherError):
+    """A sweep that is not over cannot be taken up, or another process looks after it."""
 
 
 class ReproduceError(DockerLauncherError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ class Job:
     tags: Mapping[str, str] = field(default_factory=dict)
     #: The folder of the host that is mounted at ``output_dir``; None: that path itself.
     kept_at: Path | None = None
+
+    def plain_job(self) -> Job:
+        """Return it without what only the stages before the plan need to know."""
+        return Job(**{item.name: getattr(self, item.name) for item in fields(Job)})
 
     def facts(self) -> dict[str, Any]:
         """Return what else is written down of it, as plain values."""

@@ -1,4 +1,4 @@
-"""Ledger: ``sweep.json``, what a sweep ran and how each job ended."""
+"""Ledger: ``sweep.json`` in the sweep's folder, what is known of every job at any time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ._errors import SweepError
+
 FORMAT = 1
 
 
@@ -19,16 +21,61 @@ class Ledger:
     ``head`` is what holds for the whole sweep; ``update`` adds a row per job, by its number.
     """
 
-    def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, head: Mapping[str, Any], rows: Mapping[int, Mapping[str, Any]] | None = None
+    ) -> None:
         self._path = path
         self._head = dict(head)
-        self._jobs: dict[int, dict[str, Any]] = {}
+        self._jobs = {number: dict(row) for number, row in (rows or {}).items()}
         self._lock = threading.Lock()
+
+    @staticmethod
+    def read(path: Path) -> Ledger | None:
+        """Return the ledger that a file holds, None where there is none.
+
+        Raises ``SweepError`` where the file is no ledger that this version knows.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise SweepError(f"{path} cannot be read: {error}") from error
+        try:
+            known = content.pop("format") == FORMAT
+            rows = {int(row["job"]): row for row in content.pop("jobs")}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SweepError(f"{path} is no record of a sweep ({error!r})") from error
+        if not known:
+            raise SweepError(f"{path} is of another version of the launcher")
+        return Ledger(path, content, rows)
+
+    @property
+    def head(self) -> dict[str, Any]:
+        with self._lock:
+            return dict(self._head)
+
+    @property
+    def rows(self) -> dict[int, dict[str, Any]]:
+        """The rows by the jobs' numbers, in order."""
+        with self._lock:
+            return {number: dict(self._jobs[number]) for number in sorted(self._jobs)}
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Return what is known of a job; empty where nothing is."""
+        with self._lock:
+            return dict(self._jobs.get(number, {}))
 
     def update(self, number: int, **values: Any) -> None:
         """Set values in the row of job ``number`` and write the file."""
         with self._lock:
             self._jobs.setdefault(number, {"job": number}).update(values)
+            self._write()
+
+    def replace(self, number: int, **values: Any) -> None:
+        """Begin the row of job ``number`` anew and write the file."""
+        with self._lock:
+            self._jobs[number] = {"job": number, **values}
             self._write()
 
     def note(self, **values: Any) -> None:
@@ -42,13 +89,19 @@ class Ledger:
         write_json(self._path, content)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], *, mode: int = 0o666) -> None:
     """Write ``content`` so that the file is at any time either the old one or the new one.
 
     A container may write in the folder too: no link that it has put there is followed.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a power cut must not leave an empty file under the name
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

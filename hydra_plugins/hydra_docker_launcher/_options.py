@@ -72,6 +72,9 @@ class SweepOptions:
     keep: str
     mlflow: Mlflow
     push: str | None = None
+    resume: bool = False
+    detach: bool = False
+    on_interrupt: str = "stop"
 
 
 #: Options that must be the same for all jobs of a sweep.
@@ -211,6 +214,9 @@ def _sweep_options(read: Reader, environ: Mapping[str, str], folder: Path) -> Sw
             tags=mlflow.pairs("tags"),
         ),
         push=read.optional("push", values.repository),
+        resume=read.flag("resume"),
+        detach=read.flag("detach"),
+        on_interrupt=read.choice("on_interrupt", ("stop", "detach")),
     )
 
 

@@ -30,6 +30,9 @@ _FIXED = {
     "dirty": "the commit is that of then",
     "restart": "what the job's worker reads depends on it",
     "dry_run": "say --dry-run",
+    "resume": "what is repeated is a new sweep",
+    "detach": "the comparison with then needs the results",
+    "on_interrupt": "the comparison with then needs the results",
 }
 
 

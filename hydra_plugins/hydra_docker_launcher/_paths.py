@@ -24,6 +24,8 @@ KNOWN_HOSTS = SECRETS / "known_hosts"
 CREDENTIAL = SECRETS / "credential"
 
 LEDGER = "sweep.json"
+#: Folder of the launcher's own files, in the folder of a job, and of a sweep that is not over.
+PRIVATE = ".docker"
 #: Folder of the default tracking store, in the launch folder.
 STORE_FOLDER = "mlflow-store"
 #: MLflow's own default is ``sqlite:///mlflow.db``.
@@ -38,13 +40,44 @@ NOTED_FILES = re.compile(r"config-[0-9a-f]{8}\.yaml|changes-[0-9a-f]{8}\.patch")
 
 @dataclass(frozen=True, slots=True)
 class SweepPaths:
-    """Files of a sweep. ``folder`` is absolute."""
+    """Files of a sweep. ``folder`` is absolute; ``kept_at`` is instead of its private folder."""
 
     folder: Path
+    kept_at: Path | None = None
 
     @property
     def ledger(self) -> Path:
         return self.folder / LEDGER
+
+    @property
+    def output(self) -> Path:
+        """What a launcher in the background prints."""
+        return self.folder / "launcher.log"
+
+    @property
+    def private(self) -> Path:
+        return self.kept_at or self.folder / PRIVATE
+
+    @property
+    def sweep(self) -> Path:
+        return self.private / "sweep.json"
+
+    @property
+    def jobs(self) -> Path:
+        return self.private / "jobs"
+
+    def job(self, number: int) -> Path:
+        return self.jobs / f"{number}.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that looks after the sweep."""
+        return self.private / "lock"
+
+    @property
+    def launching(self) -> Path:
+        """Held by a process that may add jobs to a sweep that another one looks after."""
+        return self.private / "launching"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +92,7 @@ class JobPaths:
 
     @property
     def private(self) -> Path:
-        return self.output / ".docker"
+        return self.output / PRIVATE
 
     @property
     def config(self) -> Path:

@@ -159,6 +159,18 @@ def limits(options: JobOptions, host: Host, n_jobs: int, title: str) -> Limits:
     )
 
 
+def shown_limits(spec: ContainerSpec) -> dict[str, str]:
+    """Return the limits of a container as the user would write them."""
+    limits = spec.limits
+    return {
+        "cpus": f"{limits.cpus:g}",
+        "mem_limit": show_size(limits.memory),
+        "shm_size": show_size(limits.shm_size),
+        "pids_limit": str(limits.pids),
+        "gpus": ",".join(spec.gpus.ids) or ("all" if spec.gpus.all else str(spec.gpus.count)),
+    }
+
+
 def jobs_at_once(n_jobs: int, cpus: float, host: Host) -> int:
     """Return how many containers the memory is shared by: ``n_jobs``, or as many as have CPUs."""
     return n_jobs if n_jobs > 0 else max(1, int(host.cpus / cpus + 1e-9))

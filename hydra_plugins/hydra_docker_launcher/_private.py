@@ -21,6 +21,11 @@ _SECRET_NAME = re.compile(
 _URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:\s]*)[^/\s]*@")
 
 
+def looks_secret(name: str) -> bool:
+    """Tell whether a name is one that secrets have (``db.password``, ``API_KEY``)."""
+    return bool(_SECRET_NAME.search(name))
+
+
 def without_credentials(text: str) -> str:
     """Return a text without the passwords and tokens of the URLs in it."""
     return _URL_CREDENTIALS.sub(_without_user, text)
@@ -119,7 +124,7 @@ def _item_without_secret(item: str) -> str:
 def _is_secret(name: str, value: Any) -> bool:
     if value is None or _is_interpolation(value):
         return False
-    return bool(_SECRET_NAME.search(name)) or without_credentials(str(value)) != str(value)
+    return looks_secret(name) or without_credentials(str(value)) != str(value)
 
 
 def plain(value: Any) -> Any:

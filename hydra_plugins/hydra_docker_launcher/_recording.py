@@ -7,30 +7,21 @@ import re
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
+from typing import Any
 
-from . import (
-    _compose,
-    _data_identity,
-    _job_files,
-    _job_record,
-    _plan,
-    _private,
-    _provenance,
-    _results,
-)
-from ._data_identity import DataIdentity
+from . import _job_files, _plan, _results, _take_up
 from ._engine import ContainerSpec, ContainerState
-from ._errors import TrackingError
 from ._job import Job
 from ._ledger import Ledger, write_json
-from ._options import LABEL_PREFIX
 from ._outcome import End, Outcome
-from ._provenance import Record
 from ._relay import Relay, reachable_url
 from ._running import RunnableJob
-from ._tracking import JobRun, JobRunEnd, RunStatus, SweepRun, Tracker
-from ._units import show_size
+from ._runs import Runs
+from ._saved import SavedJob, SavedRelay, SavedSweep
+from ._sweep_folder import SweepFolder
+from ._tracking import RunStatus, Tracker
 
 log = logging.getLogger("hydra_docker_launcher")
 
@@ -40,100 +31,137 @@ _CONTROLS = dict.fromkeys((*range(9), *range(10, 27), *range(28, 32), 127))
 
 
 class SweepRecorder:
-    """Writes down one sweep. Its methods are called from the threads of the jobs."""
+    """Writes down one sweep. Its methods are called from the threads of the jobs.
 
-    def __init__(self, record: Record, tracker: Tracker, ledger: Ledger) -> None:
-        self._record = record
-        self._tracker = tracker
+    ``folder`` holds what the next process needs, should this one be killed: a job's file goes when
+    all of its end is recorded.
+    """
+
+    def __init__(
+        self,
+        sweep: SavedSweep,
+        *,
+        folder: SweepFolder,
+        ledger: Ledger,
+        tracker: Tracker,
+        show_output: bool = True,
+    ) -> None:
+        self._sweep = sweep
+        self._folder = folder
         self._ledger = ledger
-        self._jobs: dict[int, Job] = {}
-        self._contents: dict[int, bytes] = {}
-        self._data: dict[int, tuple[DataIdentity, ...]] = {}
-        self._runs: dict[int, str | None] = {}
+        self._show_output = show_output
+        self._runs = Runs(tracker, sweep)
+        self._jobs: dict[int, SavedJob] = {}
         self._specs: dict[int, ContainerSpec] = {}
-        self._attempts: dict[int, list[dict[str, object]]] = {}
+        self._unsent: set[int] = set()
         self._ends: list[End] = []
-        self._relays: dict[str, tuple[str, Relay | None]] = {}
+        self._addresses: dict[str, str] = {}
+        self._relays: list[Relay] = []
         self._lock = threading.Lock()
+        #: The parent run has its status; all that is left to do is to forget the sweep.
         self._closed = False
 
     # ---- the sweep -------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Start the parent run. Raises ``TrackingError`` where the store cannot be used."""
-        mlflow = self._record.options.mlflow
-        self._tracker.open_sweep(
-            SweepRun(
-                experiment=mlflow.experiment_name or self._record.job_name,
-                name=mlflow.run_name or self._record.folder.name,
-                tags=self._record.tags(),
-                artifacts={
-                    **self._record.artifacts(),
-                    _provenance.FILE: _provenance.text(self._record.sweep_document()),
-                },
-            )
-        )
+        self._folder.save_sweep(self._sweep)
+        self._save(replace(self._sweep, run_id=self._runs.open()))
+        self._ledger.note(run_id=self._sweep.run_id)
 
-    def batch(
-        self,
-        jobs: Sequence[Job],
-        contents: Mapping[int, bytes],
-        data: Mapping[int, tuple[DataIdentity, ...]],
-    ) -> None:
-        """Take in the jobs that run next, what their workers are to read, and their data."""
-        self._jobs.update({job.number: job for job in jobs})
-        self._contents.update(contents)
-        self._data.update(data)
-        every = list(dict.fromkeys(item for of_job in self._data.values() for item in of_job))
-        self._ledger.note(data=[item.as_json() for item in every])
+    def join(self) -> None:
+        """Take up what another process has opened. Raises ``TrackingError`` where it is gone."""
+        self._folder.save_sweep(self._sweep)
+        rows = self._ledger.rows
+        self._runs.join({number: row["run_id"] for number, row in rows.items() if row.get("run_id")})
+        for relay in self._sweep.relays:
+            self._restore(relay)
+
+    def batch(self, jobs: Sequence[SavedJob]) -> None:
+        """Take in the jobs that run next."""
+        data = [*self._ledger.head.get("data", ())]
+        for item in (dict(item) for job in jobs for item in job.data):
+            if item not in data:
+                data.append(item)
+        self._ledger.note(data=data)
         if self._closed:
-            self._tracker.reopen_sweep()
+            self._runs.reopen()
             self._closed = False
         for job in jobs:
-            log.info("\t#%d : %s", job.number, " ".join(job.overrides))
-            of_job = [every.index(item) for item in self._data.get(job.number, ())]
-            self._ledger.update(
-                job.number,
-                overrides=list(job.overrides),
-                output_dir=str(job.paths.output),
-                **({"data": of_job} if of_job else {}),
-                outcome=None,
-                **self._own_options(job),
-            )
+            log.info("\t#%d : %s", job.number, " ".join(job.job.overrides))
+            self._jobs[job.number] = job
+            self._folder.save_job(job)
+            self._plan_row(job, [data.index(dict(item)) for item in job.data])
 
-    def close(self, status: RunStatus) -> None:
+    def _plan_row(self, job: SavedJob, data: list[int]) -> None:
+        row = self._ledger.row(job.number)
+        if row and row["outcome"] is None:
+            return  # it was planned already, by a process before this one
+        attempts = [*row.get("attempts", ()), *([_attempt(row)] if row.get("container") else ())]
+        self._ledger.replace(
+            job.number,
+            overrides=list(job.job.overrides),
+            output_dir=str(job.job.paths.output),
+            identity=job.identity.as_json(),
+            **({"data": data} if data else {}),
+            outcome=None,
+            **({"options": dict(job.options)} if job.options else {}),
+            **({"run_id": row["run_id"]} if row.get("run_id") else {}),
+            **({"attempts": attempts} if attempts else {}),
+        )
+
+    def settle(self, job: SavedJob, outcome: Outcome) -> None:
+        """Record the rest of an end that stands in the ledger already; forget the job then."""
+        self._jobs[job.number] = job
+        self._send(job, outcome)
+        self.settled(job.runnable)
+
+    def close(self, *, interrupted: bool = False) -> None:
         """Give the parent run its status, and tell the user how the batch has ended."""
-        self._closed = True
-        try:
-            self._tracker.close_sweep(status)
-        except TrackingError as error:
-            log.warning("%s", error)
-        for _, relay in self._relays.values():
-            if relay is not None:
-                relay.close()
-        self._relays.clear()
+        self._send_rest()
+        self._closed = self._runs.close(self._status(interrupted=interrupted))
+        self._close_relays()
         counts = {end: self._ends.count(end) for end in dict.fromkeys(self._ends)}
         self._ends.clear()
         log.info(", ".join(f"{number} {end.value}" for end, number in counts.items()) or "no job")
+
+    def hand_over(self) -> None:
+        """Leave the sweep as it stands to another process. Nothing is recorded from here on."""
+        self._close_relays()
+        self._folder.release()
+
+    def finish(self) -> None:
+        """Let go of the sweep; of one that is over and recorded no file of the launcher remains."""
+        if self._closed and not self._unsent:
+            self._folder.forget_sweep()
+        elif self._unsent or self._sweep.run_id is not None:
+            log.warning(
+                "%s could not be logged. It is kept, and sent by: hydra-docker sync %s",
+                f"The end of {len(self._unsent)} jobs" if self._unsent else "The end of the sweep",
+                self._sweep.folder,
+            )
+        self._folder.release()
+
+    def _save(self, sweep: SavedSweep) -> None:
+        self._sweep = sweep
+        self._folder.save_sweep(sweep)
+
+    def _status(self, *, interrupted: bool) -> RunStatus:
+        if interrupted:
+            return RunStatus.KILLED
+        completed = (row["outcome"] == End.COMPLETED.value for row in self._ledger.rows.values())
+        return RunStatus.FINISHED if all(completed) else RunStatus.FAILED
 
     # ---- one job ---------------------------------------------------------------------------------
 
     def starting(self, job: RunnableJob, spec: ContainerSpec) -> ContainerSpec:
         """Write the job's files and start its run; return its specification with the run in it."""
-        composed = self._jobs[job.number]
-        user = (
-            spec.boundary.user or f"{self._record.ready.facts.uid}:{self._record.ready.facts.gid}"
-        )
-        clone = self._record.code.clone
-        secrets = clone.secrets if clone is not None else ()
-        content = self._contents[job.number]
-        _job_files.write(job.paths, composed.yaml, content, user, secrets)
-        if job.number not in self._runs:  # one run for all attempts
-            run = self._job_run(composed, spec, content)
-            self._runs[job.number] = self._tracker.open_job(run)
-        run_id = self._runs[job.number]
-        access = self._tracker.access()
-        environment = access.environment + self._tracker.job_environment(run_id)
+        saved = self._jobs[job.number]
+        _job_files.write(job.paths, saved.job.yaml, saved.content, saved.owner, saved.secrets)
+        run_id = self._runs.start(saved, spec, job.attempt)
+        self._ledger.update(job.number, run_id=run_id, attempt=job.attempt)
+        access = self._runs.access(run_id)
+        environment = access.environment
         if access.url is not None and access.url_variable is not None:
             address = self._reachable(access.url, spec.boundary.network_mode or "bridge")
             environment += ((access.url_variable, address),)
@@ -141,16 +169,21 @@ class SweepRecorder:
 
     def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
         self._specs[job.number] = spec
+        row = self._ledger.row(job.number)
+        started = row.get("started") if row.get("container") == container else None
         self._ledger.update(
             job.number,
             container=container,
             name=spec.name,
-            run_id=self._runs.get(job.number),
-            started=_now(),
+            run_id=self._runs.id(job.number),
+            attempt=job.attempt,
+            started=started or _now(),
         )
 
     def output(self, job: RunnableJob, text: str) -> None:
         """Show a line of the job's output, without what could play tricks on a terminal."""
+        if not self._show_output:
+            return
         with self._lock:
             sys.stdout.write(f"#{job.number} | {_harmless(text)}\n")
             sys.stdout.flush()
@@ -164,19 +197,16 @@ class SweepRecorder:
         delay: float,
     ) -> None:
         """Write the attempt down, and tell the user why the job runs again."""
-        attempts = self._attempts.setdefault(job.number, [])
-        attempts.append(
-            {
-                "attempt": job.attempt,
-                "outcome": outcome.end.value,
-                "cause": outcome.cause,
-                "exit_code": outcome.exit_code,
-                "container": container,
-                "started": state.started_at if state else None,
-                "ended": state.finished_at if state else _now(),
-            }
-        )
-        self._ledger.update(job.number, attempts=list(attempts))
+        row = self._ledger.row(job.number)
+        ended = {
+            **row,
+            "attempt": job.attempt,
+            "container": container,
+            **_end(outcome),
+            "started": row.get("started") or (state.started_at if state else None),
+        }
+        attempts = [*row.get("attempts", ()), _attempt(ended)]
+        self._ledger.update(job.number, attempts=attempts, container=None, started=None)
         log.warning(
             "%s %s: %s\nAttempt %d starts in %g s.",
             job.title,
@@ -193,17 +223,11 @@ class SweepRecorder:
         container: str | None,
         state: ContainerState | None,
     ) -> None:
-        composed = self._jobs[job.number]
+        saved = self._jobs[job.number]
         spec = self._specs.get(job.number, job.spec)
-        self._contents.pop(job.number, None)
         self._ends.append(outcome.end)
-        self._tell(composed, outcome)
-        row = {
-            "outcome": outcome.end.value,
-            "cause": outcome.cause,
-            "exit_code": outcome.exit_code,
-            "ended": _now(),
-        }
+        self._tell(saved.job, outcome)
+        row = _end(outcome)
         self._ledger.update(job.number, **row)
         if container is not None:
             write_json(
@@ -211,36 +235,48 @@ class SweepRecorder:
                 {
                     "id": container,
                     "name": spec.name,
-                    "image": self._record.ready.image.id,
+                    "image": self._sweep.image,
                     "started_at": state.started_at if state else None,
                     "finished_at": state.finished_at if state else None,
-                    "run_id": self._runs.get(job.number),
-                    "limits": _limits(spec),
+                    "run_id": self._runs.id(job.number),
+                    "limits": _plan.shown_limits(spec),
                     **row,
                 },
             )
-        self._close_run(job, composed, outcome, container)
+        self._send(saved, outcome)
 
-    def _close_run(
-        self, job: RunnableJob, composed: Job, outcome: Outcome, container: str | None
-    ) -> None:
-        tags = {
-            f"{LABEL_PREFIX}outcome": outcome.end.value,
-            f"{LABEL_PREFIX}cause": outcome.cause,
-            f"{LABEL_PREFIX}container": container,
-            f"{LABEL_PREFIX}exit_code": outcome.exit_code,
-        }
-        end = JobRunEnd(
-            status=outcome.end.run_status,
-            params=_compose.flatten(composed.plain),
-            metrics=_metrics(outcome),
-            tags={name: str(value) for name, value in tags.items() if value is not None},
-            files={"container.log": job.paths.log} if _results.has_log(job.paths) else {},
-        )
-        try:
-            self._tracker.close_job(self._runs.get(job.number), end)
-        except TrackingError as error:
-            log.warning("%s", error)
+    def settled(self, job: RunnableJob) -> None:
+        """Forget the job, of which nothing is left to be done, but for what is still to be sent."""
+        saved = self._jobs.get(job.number)
+        if saved is None:
+            return
+        if job.number in self._unsent:
+            # Nothing starts it any more: what only its container was to know goes.
+            spec = replace(saved.runnable.spec, environment=())
+            runnable = replace(saved.runnable, spec=spec)
+            self._folder.save_job(replace(saved, runnable=runnable, content=b"", secrets=()))
+        else:
+            self._folder.forget(job.number)
+
+    def _send(self, job: SavedJob, outcome: Outcome) -> bool:
+        """Close the run of a job; tell whether that is done."""
+        row = self._ledger.row(job.number)
+        sent = self._runs.end(job, row, outcome)
+        with self._lock:
+            (self._unsent.discard if sent else self._unsent.add)(job.number)
+        if sent and row.get("run_id") != self._runs.id(job.number):
+            self._ledger.update(job.number, run_id=self._runs.id(job.number))
+        return sent
+
+    def _send_rest(self) -> None:
+        """Send what the store has not got yet, where it answers again."""
+        if not self._unsent or not self._runs.answers():
+            return
+        for number in sorted(self._unsent):
+            job = self._jobs[number]
+            outcome = _take_up.recorded(self._ledger.row(number), job.job.paths.result)
+            if outcome is not None and self._send(job, outcome):
+                self._folder.forget(number)
 
     def _tell(self, job: Job, outcome: Outcome) -> None:
         if outcome.end is not End.COMPLETED:
@@ -256,49 +292,43 @@ class SweepRecorder:
                 outcome.not_json,
             )
 
-    def _own_options(self, job: Job) -> dict[str, object]:
-        options = _private.shown_options(job.written)
-        own = _provenance.changed(options, self._record.origin.options)
-        return {"options": own} if own else {}
-
-    def _job_run(self, job: Job, spec: ContainerSpec, content: bytes) -> JobRun:
-        limits = {f"{LABEL_PREFIX}{name}": value for name, value in _limits(spec).items()}
-        data = self._data.get(job.number, ())
-        return JobRun(
-            name=" ".join(job.overrides) or f"{job.name} {job.number}",
-            tags={
-                **self._record.tags(),
-                **limits,
-                f"{LABEL_PREFIX}job": str(job.number),
-                f"{LABEL_PREFIX}output_dir": str(job.paths.output),
-                **job.tags,
-            },
-            artifacts=(
-                self._artifacts(job, spec, content) if self._record.options.mlflow.enabled else {}
-            ),
-            datasets=tuple(filter(None, (item.as_dataset() for item in data))),
-        )
-
-    def _artifacts(self, job: Job, spec: ContainerSpec, content: bytes) -> dict[str, str | bytes]:
-        data = self._data.get(job.number, ())
-        record = _job_record.to_json(job, spec, self._record.code, self._record.ready)
-        return {
-            _job_record.CONFIG: job.yaml,
-            "overrides.yaml": job.overrides_yaml,
-            _job_record.CONTENT: content,
-            _job_record.RECORD: record,
-            _provenance.FILE: _provenance.text(self._record.job_document(job)),
-            **({_job_record.DATA: _data_identity.as_text(data)} if data else {}),
-            **self._record.artifacts(),
-        }
+    # ---- the way to a server on this machine -----------------------------------------------------
 
     def _reachable(self, url: str, network_mode: str) -> str:
         with self._lock:
-            if network_mode not in self._relays:
-                self._relays[network_mode] = reachable_url(
-                    url, network_mode=network_mode, gateway=self._record.code.host.gateway
+            if network_mode not in self._addresses:
+                address, relay = reachable_url(
+                    url, network_mode=network_mode, gateway=self._sweep.host.gateway
                 )
-            return self._relays[network_mode][0]
+                self._addresses[network_mode] = address
+                if relay is not None:
+                    self._relays.append(relay)
+                    saved = SavedRelay(*relay.address, *relay.target)
+                    self._save(replace(self._sweep, relays=(*self._sweep.relays, saved)))
+            return self._addresses[network_mode]
+
+    def _restore(self, saved: SavedRelay) -> None:
+        """Open a relay again, on the port that running containers know."""
+        try:
+            relay = Relay(saved.listen, (saved.host, saved.target_port), saved.port)
+        except OSError as error:
+            log.warning(
+                "Containers of the sweep that run reach %s:%d by way of %s:%d, which cannot be "
+                "opened again: %s",
+                saved.host,
+                saved.target_port,
+                saved.listen,
+                saved.port,
+                error,
+            )
+        else:
+            self._relays.append(relay)
+
+    def _close_relays(self) -> None:
+        for relay in self._relays:
+            relay.close()
+        self._relays.clear()
+        self._addresses.clear()
 
 
 def _harmless(line: str) -> str:
@@ -306,27 +336,19 @@ def _harmless(line: str) -> str:
     return _ESCAPES.sub("", line).translate(_CONTROLS)
 
 
-def _limits(spec: ContainerSpec) -> dict[str, str]:
-    limits = spec.limits
+def _end(outcome: Outcome) -> dict[str, Any]:
     return {
-        "cpus": f"{limits.cpus:g}",
-        "mem_limit": show_size(limits.memory),
-        "shm_size": show_size(limits.shm_size),
-        "pids_limit": str(limits.pids),
-        "gpus": ",".join(spec.gpus.ids) or ("all" if spec.gpus.all else str(spec.gpus.count)),
+        "outcome": outcome.end.value,
+        "cause": outcome.cause,
+        "exit_code": outcome.exit_code,
+        "ended": _now(),
     }
 
 
-def _metrics(outcome: Outcome) -> dict[str, float]:
-    """Return a returned number as ``return_value``, a dict's numbers by their keys."""
-    value = outcome.value
-    items = value.items() if isinstance(value, dict) else [("return_value", value)]
-    return {
-        name: float(number)
-        for name, number in items
-        if isinstance(number, (int, float)) and not isinstance(number, bool)
-        if isinstance(number, float) or abs(number) <= sys.float_info.max
-    }
+def _attempt(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of an attempt, when another one follows it."""
+    names = ("attempt", "outcome", "cause", "exit_code", "container", "started", "ended")
+    return {name: row.get(name) for name in names}
 
 
 def _now() -> str:

@@ -23,13 +23,17 @@ class Relay:
     """Forwards TCP connections from an address of this machine to another, until closed.
 
     It listens on one address, not on all: what can reach that address (the containers of its
-    bridge) can reach the target. The port is always a free one: on the target's own port a second
-    sweep would take this relay for the server, and lose it when the first sweep ends.
+    bridge) can reach the target. The port is a free one: on the target's own port a second sweep
+    would take this relay for the server, and lose it when the first sweep ends.
     """
 
-    def __init__(self, listen: str, target: tuple[str, int]) -> None:
-        """Listen on a free port of ``listen``. OSError if that is no address of this machine."""
-        self._server = _Server(listen, target)
+    def __init__(self, listen: str, target: tuple[str, int], port: int = 0) -> None:
+        """Listen on a free port of ``listen``, or on that of a relay that is gone.
+
+        OSError if that is no address of this machine, or the port is taken.
+        """
+        self.target = target
+        self._server = _Server(listen, target, port)
         #: Host and port that it listens on.
         self.address = (listen, int(self._server.server_address[1]))
         self._thread = threading.Thread(
@@ -49,14 +53,15 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
+    allow_reuse_address = True  # its containers know the port: who comes after it needs the same
 
-    def __init__(self, listen: str, target: tuple[str, int]) -> None:
+    def __init__(self, listen: str, target: tuple[str, int], port: int) -> None:
         self.target = target
         self.address_family = socket.AF_INET6 if ":" in listen else socket.AF_INET
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._cut = False
-        super().__init__((listen, 0), _Connection)
+        super().__init__((listen, port), _Connection)
 
     def opened(self, *ends: socket.socket) -> None:
         with self._lock:

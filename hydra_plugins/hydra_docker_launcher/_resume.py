@@ -1,0 +1,125 @@
+"""Resume: a sweep is started again in its folder, and only what is missing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from . import _compose, _private, _take_up
+from ._engine import Engine
+from ._errors import SweepError
+from ._ledger import Ledger
+from ._outcome import Outcome
+from ._saved import SavedJob
+
+MOST_SHOWN = 10  # differences of a job's config
+MOST_TEXT = 200  # characters of a value
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What is left to do: ``jobs`` to run or to watch; ``done`` has the others' outcomes."""
+
+    jobs: tuple[SavedJob, ...]
+    done: Mapping[int, Outcome]
+
+
+def missing(
+    engine: Engine,
+    sweep: str,
+    ledger: Ledger,
+    batch: Sequence[SavedJob],
+    before: Mapping[int, SavedJob],
+) -> Missing:
+    """Sort the jobs of a batch by what the ledger and the engine know of them.
+
+    ``before`` are the jobs that the process before this one has left. Raises ``SweepError`` where a
+    job is not the one that has this number in the ledger.
+    """
+    check_identity(ledger, batch)
+    containers = _take_up.containers(engine, sweep)
+    jobs: list[SavedJob] = []
+    done: dict[int, Outcome] = {}
+    for job in batch:
+        row = ledger.row(job.number)
+        container = containers.get(job.number)
+        if row.get("outcome") is None:
+            # What runs is what was planned then, with the limits of then.
+            planned = job if container is None else before.get(job.number, job)
+            jobs.append(_take_up.gone_on(planned, row, container))
+            continue
+        outcome = _take_up.recorded(row, job.job.paths.result)
+        if outcome is not None and outcome.end is outcome.end.COMPLETED:
+            done[job.number] = outcome
+            continue
+        if container is not None:
+            engine.remove(container.id)
+        jobs.append(_take_up.run_again(job, row))
+    return Missing(tuple(jobs), done)
+
+
+def check_identity(ledger: Ledger, batch: Sequence[SavedJob]) -> None:
+    """Raise ``SweepError`` that shows what is not as it was, where a job is another one now."""
+    found = {job.number: _differences(job, ledger.row(job.number)) for job in batch}
+    changed = {number: lines for number, lines in found.items() if lines}
+    if not changed:
+        return
+    titles = {job.number: job.job.title for job in batch}
+    # Where all jobs have another commit, that is said once.
+    common = set.intersection(*map(set, changed.values())) if len(changed) > 1 else set()
+    lines = [line for line in next(iter(changed.values())) if line in common]
+    shown = [f"  {line}" for line in lines]
+    for number, of_job in changed.items():
+        own = [f"    {line}" for line in of_job if line not in common]
+        shown += [f"  {titles[number]}", *own] if own else []
+    raise SweepError(
+        f"resume=true: {len(changed)} of {len(batch)} jobs are not those that this sweep has "
+        "begun with:\n" + "\n".join(shown) + "\nGo back to what it was (hydra.launcher.commit=…, "
+        "hydra.launcher.image=…, the same overrides), or start a new sweep in another "
+        "hydra.sweep.dir."
+    )
+
+
+def _differences(job: SavedJob, row: Mapping[str, Any]) -> list[str]:
+    if not row:
+        return []
+    then, now = row.get("identity"), job.identity.as_json()
+    if not isinstance(then, dict):
+        return ["the sweep was made by a version that did not note what its jobs depend on"]
+    lines = [
+        f"{name}: {then.get(name)} then, {now[name]} now"
+        for name in ("commit", "image")
+        if then.get(name) != now[name]
+    ]
+    return lines if then.get("config") == now["config"] else [*lines, *_config_differences(job)]
+
+
+def _config_differences(job: SavedJob) -> list[str]:
+    try:
+        config = OmegaConf.create(job.job.paths.config.read_text())
+        content: Any = OmegaConf.to_container(config)
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
+        content = None
+    if not isinstance(content, dict):
+        return ["config: another one now (that of then is gone)"]
+    then, now = _compose.flatten(content), _compose.flatten(job.job.plain)
+    keys = [key for key in {**then, **now} if then.get(key, "-") != now.get(key, "-")]
+    lines = [
+        f"config {key}: {_shown(key, then)} then, {_shown(key, now)} now" for key in keys[:MOST_SHOWN]
+    ]
+    if len(keys) > MOST_SHOWN:
+        lines.append(f"config: {len(keys) - MOST_SHOWN} more")
+    return lines or ["config: the same values in another order"]
+
+
+def _shown(key: str, values: Mapping[str, Any]) -> str:
+    if key not in values:
+        return "-"
+    if _private.looks_secret(key):
+        return _private.HIDDEN
+    return str(_private.plain(values[key]))[:MOST_TEXT]

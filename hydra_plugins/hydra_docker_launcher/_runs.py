@@ -1,0 +1,251 @@
+"""Runs: the runs of a sweep in its tracking system, which may stop to answer.
+
+Jobs go on without it. What it has not got stays in the sweep's folder, and is sent when it answers
+again: at the end of the batch, else by ``hydra-docker sync``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from . import _compose, _plan, _results
+from ._engine import ContainerSpec
+from ._errors import TrackingError
+from ._options import LABEL_PREFIX
+from ._outcome import Outcome
+from ._saved import SavedJob, SavedSweep
+from ._tracking import JobRun, JobRunEnd, RunStatus, StoreAccess, Tracker
+
+log = logging.getLogger("hydra_docker_launcher")
+
+PATIENCE = 60.0  # seconds that jobs wait to be started for a store that has ceased to answer
+PAUSE = 2.0  # seconds between two questions whether it answers again
+
+
+class Runs:
+    """The parent run of a sweep and the runs of its jobs, by the jobs' numbers.
+
+    The methods of jobs may be called from several threads at once.
+    """
+
+    def __init__(self, tracker: Tracker, sweep: SavedSweep) -> None:
+        self._tracker = tracker
+        self._sweep = sweep
+        self._ids: dict[int, str] = {}
+        self._found: Mapping[int, str] = {}
+        self._joined = False
+        #: Since when the store does not answer (``time.monotonic``).
+        self._down_since: float | None = None
+        self._told = False
+        self._lock = threading.Lock()
+
+    def open(self) -> str | None:
+        """Start the parent run and return its id. Raises ``TrackingError``."""
+        run_id = self._tracker.open_sweep(self._sweep.run)
+        self._joined = True
+        return run_id
+
+    def join(self, known: Mapping[int, str]) -> bool:
+        """Take up the parent run that another process has opened; tell whether that could be done.
+
+        ``known`` are the runs of jobs, as the ledger has them. Raises ``TrackingError`` where the
+        run is not to be had any more.
+        """
+        self._ids.update(known)
+        if self._sweep.run_id is None:
+            self._joined = True
+            return True
+        try:
+            self._tracker.join_sweep(self._sweep.run_id, self._sweep.run.experiment)
+            # One that was made just before its process died is in no ledger.
+            self._found = self._tracker.job_runs()
+        except TrackingError as error:
+            if not error.transient:
+                raise
+            self._failed(error)
+            return False
+        self._joined = True
+        return True
+
+    def id(self, number: int) -> str | None:
+        return self._ids.get(number)
+
+    def access(self, run_id: str | None) -> StoreAccess:
+        """Return what a container needs to log into a run; nothing where the store is away."""
+        if not self._joined:
+            return StoreAccess()
+        access = self._tracker.access()
+        environment = access.environment + self._tracker.job_environment(run_id)
+        return StoreAccess(environment, access.folders, access.url, access.url_variable)
+
+    def start(self, job: SavedJob, spec: ContainerSpec, attempt: int) -> str | None:
+        """Start the run of a job, or set it running again, and return its id.
+
+        None: nothing is tracked, or the store does not answer, also after a while. Raises
+        ``TrackingError`` where it refuses.
+        """
+        while True:
+            try:
+                return self._start(job, spec, attempt)
+            except TrackingError as error:
+                if not error.transient:
+                    raise
+                self._failed(error)
+            if not self._wait():
+                return self._ids.get(job.number)
+
+    def _start(self, job: SavedJob, spec: ContainerSpec, attempt: int) -> str | None:
+        if not self._joined and not self.join({}):
+            return self._ids.get(job.number)
+        number = job.number
+        tags = {**_limit_tags(spec), f"{LABEL_PREFIX}attempt": str(attempt)}
+        known = self._ids.get(number) or self._found.get(number)
+        if known is not None:
+            self._tracker.reopen_job(known, tags)
+            self._ids[number] = known
+            return known
+        run_id = self._tracker.open_job(self._job_run(job, tags, None))
+        if run_id is not None:
+            self._ids[number] = run_id
+        return run_id
+
+    def end(self, job: SavedJob, row: Mapping[str, Any], outcome: Outcome) -> bool:
+        """Log the end of a job, as its ``row`` of the ledger tells it; tell whether it was logged.
+
+        Called again for the same end, it changes nothing.
+        """
+        if self._down_since is not None and not self.answers():
+            return False
+        try:
+            if not self._joined and not self.join({}):
+                return False
+            number = job.number
+            run_id = self._ids.get(number) or self._found.get(number)
+            if run_id is None:  # the store was away when it started
+                started = _seconds(row.get("started") or row.get("ended"))
+                tags = _limit_tags(job.runnable.spec)
+                run_id = self._tracker.open_job(self._job_run(job, tags, started))
+                if run_id is not None:
+                    self._ids[number] = run_id
+            self._tracker.close_job(run_id, _job_run_end(job, row, outcome))
+        except TrackingError as error:
+            self._failed(error)
+            return not error.transient  # what was refused will be refused again
+        return True
+
+    def reopen(self) -> None:
+        """Set the parent run running again: a sweeper has sent another batch."""
+        try:
+            self._tracker.reopen_sweep()
+        except TrackingError as error:
+            if not error.transient:
+                raise
+            self._failed(error)
+
+    def close(self, status: RunStatus) -> bool:
+        """Give the parent run its status; tell whether it has got it."""
+        try:
+            if not self._joined and not self.join({}):
+                return False
+            self._tracker.close_sweep(status)
+        except TrackingError as error:
+            self._failed(error)
+            return not error.transient
+        return True
+
+    def answers(self) -> bool:
+        """Tell whether the store answers: whether what is still to be sent can be."""
+        answers = self._tracker.answers()
+        with self._lock:
+            self._down_since = None if answers else self._down_since or time.monotonic()
+        return answers
+
+    def _job_run(self, job: SavedJob, tags: Mapping[str, str], started: float | None) -> JobRun:
+        shared = {
+            name: content
+            for name, content in self._sweep.run.artifacts.items()
+            if name not in job.run.artifacts
+        }
+        return JobRun(
+            name=job.run.name,
+            tags={**job.run.tags, **tags},
+            artifacts={**job.run.artifacts, **shared} if self._sweep.mlflow.enabled else {},
+            datasets=job.run.datasets,
+            started_at=started,
+        )
+
+    def _failed(self, error: TrackingError) -> None:
+        """Tell the user, of a store that does not answer only once."""
+        with self._lock:
+            told, self._told = self._told, self._told or error.transient
+            if error.transient:
+                self._down_since = self._down_since or time.monotonic()
+        if not error.transient:
+            log.warning("%s", error)
+        elif not told:
+            log.warning(
+                "%s\nThe jobs go on. What could not be logged is kept, and sent when the store "
+                "answers again; after the sweep: hydra-docker sync %s",
+                error,
+                self._sweep.folder,
+            )
+
+    def _wait(self) -> bool:
+        """Wait until the store answers again; tell whether it did in time."""
+        while not self.answers():
+            since = self._down_since
+            if since is not None and time.monotonic() - since > PATIENCE:
+                return False
+            time.sleep(PAUSE)
+        return True
+
+
+def _limit_tags(spec: ContainerSpec) -> dict[str, str]:
+    return {f"{LABEL_PREFIX}{name}": text for name, text in _plan.shown_limits(spec).items()}
+
+
+def _job_run_end(job: SavedJob, row: Mapping[str, Any], outcome: Outcome) -> JobRunEnd:
+    texts = {
+        f"{LABEL_PREFIX}outcome": outcome.end.value,
+        f"{LABEL_PREFIX}cause": outcome.cause,
+        f"{LABEL_PREFIX}container": str(row.get("container") or ""),
+        f"{LABEL_PREFIX}exit_code": "" if outcome.exit_code is None else str(outcome.exit_code),
+    }
+    log_file = job.job.paths.log
+    files: dict[str, Path] = {}
+    if _results.has_log(job.job.paths):
+        files["container.log"] = log_file
+    # Of an earlier attempt there may be more: what does not hold any more is emptied.
+    known = {name: text for name, text in texts.items() if text or row.get("attempts")}
+    return JobRunEnd(
+        status=outcome.end.run_status,
+        params=_compose.flatten(job.job.plain),
+        metrics=_metrics(outcome),
+        tags=known,
+        files=files,
+        ended_at=_seconds(row.get("ended")),
+    )
+
+
+def _metrics(outcome: Outcome) -> dict[str, float]:
+    """Return a returned number as ``return_value``, a dict's numbers by their keys."""
+    value = outcome.value
+    items = value.items() if isinstance(value, dict) else [("return_value", value)]
+    return {
+        name: float(number)
+        for name, number in items
+        if isinstance(number, (int, float)) and not isinstance(number, bool)
+        if isinstance(number, float) or abs(number) <= sys.float_info.max
+    }
+
+
+def _seconds(moment: object) -> float | None:
+    """Return the seconds since the epoch of a time of the ledger."""
+    return datetime.fromisoformat(moment).timestamp() if isinstance(moment, str) else None
