@@ -63,9 +63,7 @@ def _read(kind: Any, plain: Any) -> Any:
     if kind is Any or kind is object:
         return _read_any(plain)
     if origin is not None and issubclass(origin, Mapping):
-        return {
-            _read(arguments[0], key): _read(arguments[1], item) for key, item in _pairs(plain)
-        }
+        return {_read(arguments[0], key): _read(arguments[1], item) for key, item in _pairs(plain)}
     if kind is bytes:
         return base64.b64decode(plain[_BYTES], validate=True)
     if dataclasses.is_dataclass(kind):

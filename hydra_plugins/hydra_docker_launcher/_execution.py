@@ -11,30 +11,48 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from . import _dry_run, _image, _machine, _options, _pinning, _plan, _preflight, _private, _running
+from . import (
+    _background,
+    _dry_run,
+    _image,
+    _machine,
+    _options,
+    _pinning,
+    _plan,
+    _preflight,
+    _private,
+    _resume,
+    _running,
+    _saving,
+    _sweep_folder,
+    _take_up,
+)
 from ._capacity import Capacity
 from ._data import DataBook
 from ._data_identity import DataIdentity
 from ._engine import Engine
 from ._errors import OptionError
-from ._interrupt import held_back
+from ._interrupt import Detached, held_back
 from ._job import Job
 from ._ledger import Ledger
-from ._options import Options, SweepOptions
+from ._options import Mlflow, Options, SweepOptions
 from ._outcome import End, Outcome
 from ._paths import SweepPaths
 from ._pinning import Code, Ready, Request
 from ._plan import Ground
 from ._provenance import Composition, Origin, Record
 from ._recording import SweepRecorder
+from ._relay import Relay
 from ._running import RunnableJob
+from ._saved import SavedJob
+from ._sweep_folder import SweepFolder
 from ._task import Task
-from ._tracking import RunStatus, Tracker
+from ._tracking import Tracker
 
 log = logging.getLogger("hydra_docker_launcher")
 
 MakeEngine = Callable[[], Engine]
-MakeTracker = Callable[[SweepOptions, Path, str], Tracker]
+MakeTracker = Callable[[Mlflow, Path, str], Tracker]
 #: Settles which code a sweep runs; pulls, builds and starts nothing.
 PinCode = Callable[[Request, Engine], Code]
 #: Returns what the worker of a job reads (its restart policy is the third argument).
@@ -58,14 +76,50 @@ class _Pinned:
     engine: Engine
     code: Code
     data: DataBook
-    ready: Ready | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A sweep whose first batch may start: its image is there, and its record is open."""
+
+    ready: Ready
+    record: Record
+    ledger: Ledger
+    recorder: SweepRecorder
+    folder: SweepFolder
+    #: What a process before this one has left, by the jobs' numbers.
+    before: Mapping[int, SavedJob]
+
+
+@dataclass(slots=True)
+class _Ending:
+    """What is left to do when a sweep has ended, or its process."""
+
+    engine: Engine
+    layer: str
+    folder: SweepFolder
+    #: Nothing has been started that another process would have to go on with.
+    new: bool
+    relay: Relay | None = None
     recorder: SweepRecorder | None = None
+
+    def __call__(self) -> None:
+        if self.relay is not None:
+            self.relay.close()
+        self.engine.remove_image(self.layer)
+        if self.recorder is not None:
+            self.recorder.finish()
+            return
+        if self.new:
+            self.folder.forget_sweep()
+        self.folder.release()
 
 
 class Execution:
     """One sweep, in one or more batches. What the first batch pins, the later ones use.
 
-    ``id`` is unique, ``folder`` is the sweep's, ``working_dir`` the launch folder.
+    ``sweep`` is its id, which is unique; one that is resumed has the id that it had. ``folder`` is
+    the sweep's, ``working_dir`` the launch folder.
     """
 
     def __init__(
@@ -87,6 +141,9 @@ class Execution:
         self._pin_code = pin_code
         self._composition = composition
         self._pinned: _Pinned | None = None
+        self._opened: _Opened | None = None
+        self._background: _background.Launching | None = None
+        self._finalizer: weakref.finalize[[], Execution] | None = None
 
     def parse(self, nodes: Sequence[tuple[str, object]]) -> tuple[Options, ...]:
         """Read the options of every job (its title, its ``hydra.launcher`` node).
@@ -108,23 +165,110 @@ class Execution:
             _options.check_same(sweep, first, options.sweep, title)
         return tuple(parsed)
 
-    def run(self, batch: Batch, content: Content) -> list[Outcome] | None:
-        """Run every job to its end; return their outcomes in order, None of a dry run."""
+    def run(self, batch: Batch, content: Content) -> list[Outcome | None] | None:
+        """Run every job to its end; return their outcomes in order, None of a dry run.
+
+        The outcome of a job that runs on in the background is None.
+        """
         if self._pinned is None:
             self._pinned = self._pin(batch)
         else:
             jobs = [option.job for option in batch.options]
             _pinning.check_volumes(jobs, self._pinned.engine)
-        plans = self._plan(self._pinned, batch)
         if self._pinned.options.dry_run:
-            _print(self._pinned, plans)
+            _print(self._pinned, self._plan(self._pinned, batch, None), self._past())
             return None
+        if self._opened is None:
+            self._opened = self._open(self._pinned, batch)
+        plans = self._plan(self._pinned, batch, self._opened.ready)
         data = _identify(self._pinned, batch)
-        return _track_and_run(self._pinned, batch.jobs, plans, content, data)
+        saved = [
+            _saving.saved_job(
+                self._opened.record,
+                job,
+                plan,
+                content(job, self._pinned.code.task, plan.spec.restart.name),
+                data[job.number],
+            )
+            for job, plan in zip(batch.jobs, plans, strict=True)
+        ]
+        return self._run(self._pinned, self._opened, saved)
+
+    def _run(
+        self, pinned: _Pinned, opened: _Opened, batch: Sequence[SavedJob]
+    ) -> list[Outcome | None]:
+        if self._background is not None:
+            self._background.add(batch)
+            return [None] * len(batch)
+        done: dict[int, Outcome] = {}
+        jobs = tuple(batch)
+        if pinned.options.resume:
+            missing = _resume.missing(pinned.engine, self.id, opened.ledger, batch, opened.before)
+            jobs, done = missing.jobs, dict(missing.done)
+            _resume.tell(missing)
+        opened.recorder.batch(jobs)
+        if pinned.options.detach and jobs:
+            self._hand_over(opened)
+            return [done.get(job.number) for job in batch]
+        done |= self._watch(pinned, opened, jobs)
+        return [done[job.number] for job in batch]
+
+    def _watch(
+        self, pinned: _Pinned, opened: _Opened, jobs: Sequence[SavedJob]
+    ) -> dict[int, Outcome]:
+        interrupted = True
+        try:
+            outcomes = _running.run_jobs(
+                [job.runnable for job in jobs],
+                engine=pinned.engine,
+                capacity=Capacity(pinned.code.host, pinned.options.n_jobs, opened.ready.facts.gpus),
+                recorder=opened.recorder,
+                keep=pinned.options.keep,
+                fail_fast=pinned.options.fail_fast,
+                on_interrupt=pinned.options.on_interrupt,
+            )
+            interrupted = False
+        except Detached:
+            self._hand_over(opened)
+            raise
+        except Exception:
+            interrupted = False
+            raise
+        finally:
+            if self._background is None:
+                opened.recorder.close(interrupted=interrupted)
+        return {job.number: outcome for job, outcome in zip(jobs, outcomes, strict=True)}
+
+    def _hand_over(self, opened: _Opened) -> None:
+        """Let a process in the background go on with the sweep."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        if opened.ready.relay is not None:
+            opened.ready.relay.close()
+        opened.recorder.hand_over()
+        self._background = _background.start(opened.folder.paths, self._working_dir)
+
+    def _past(self) -> Ledger | None:
+        """Return the ledger of the sweep that may be in the folder already."""
+        return Ledger.read(SweepPaths(self._folder).ledger)
 
     def _pin(self, batch: Batch) -> _Pinned:
-        """Settle commit and image (source, image), and open the record of the sweep."""
-        request = Request(
+        """Settle the commit (source), and refuse what this machine cannot give."""
+        options = batch.options[0].sweep
+        if options.resume:
+            past = self._past()
+            self.id = self.id if past is None else str(past.head["sweep"])
+        request = self._request(batch)
+        engine = self._make_engine()
+        code = _pinning.with_clone(request, self._pin_code(request, engine))
+        pinned = _Pinned(batch.jobs[0].title, options, engine, code, DataBook(code.source))
+        self._plan(pinned, batch, None)  # refuses limits before anything is pulled or built
+        if not options.dry_run:
+            _identify(pinned, batch)  # refuses data before anything is pulled or built
+        return pinned
+
+    def _request(self, batch: Batch) -> Request:
+        return Request(
             sweep=self.id,
             job_name=batch.jobs[0].name,
             folder=self._folder,
@@ -132,24 +276,30 @@ class Execution:
             options=batch.options[0].sweep,
             jobs=tuple(option.job for option in batch.options),
         )
-        engine = self._make_engine()
-        code = _pinning.with_clone(request, self._pin_code(request, engine))
-        data = DataBook(code.source)
-        pinned = _Pinned(batch.jobs[0].title, request.options, engine, code, data)
-        self._plan(pinned, batch)  # refuses limits before anything is pulled or built
-        if request.options.dry_run:
-            return pinned
-        _identify(pinned, batch)  # refuses data before anything is pulled or built
+
+    def _open(self, pinned: _Pinned, batch: Batch) -> _Opened:
+        """Settle the image, and open the record of the sweep, which nobody else may look after."""
+        request, code, engine = self._request(batch), pinned.code, pinned.engine
         origin = self._origin(batch)  # now: until the image is there, configs may be edited
-        # Before it is made: Ctrl-C may come in between.
-        weakref.finalize(self, engine.remove_image, _pinning.layer_tag(request, code))
+        paths = _sweep_folder.place(self._folder, [job.paths.output for job in batch.jobs])
+        folder = _background.take_over(paths, resume=pinned.options.resume)
+        # Before the layer is made: Ctrl-C may come in between.
+        layer = _pinning.layer_tag(request, code)
+        ending = _Ending(engine, layer, folder, new=folder.sweep() is None)
+        self._finalizer = weakref.finalize(self, ending)
         ready = _pinning.make_ready(request, code, engine)
-        if ready.relay is not None:
-            weakref.finalize(self, ready.relay.close)
+        ending.relay = ready.relay
         record = Record(
             self.id, self._folder, request.job_name, request.options, code, ready, origin
         )
-        return replace(pinned, ready=ready, recorder=self._open(record))
+        recorder, ledger = self._recorder(record, folder)
+        ending.recorder = recorder
+        before = folder.jobs() if pinned.options.resume else {}
+        for job in before.values():
+            outcome = _take_up.recorded(ledger.row(job.number), job.job.paths.result)
+            if outcome is not None:
+                recorder.settle(job, outcome)
+        return _Opened(ready, record, ledger, recorder, folder, before)
 
     def _origin(self, batch: Batch) -> Origin:
         return Origin(
@@ -161,25 +311,35 @@ class Execution:
             options=_private.shown_options(batch.jobs[0].written),
         )
 
-    def _open(self, record: Record) -> SweepRecorder:
+    def _recorder(self, record: Record, folder: SweepFolder) -> tuple[SweepRecorder, Ledger]:
+        options = record.options
+        past = self._past() if options.resume else None
+        ledger = past or Ledger(SweepPaths(self._folder).ledger, record.ledger_head())
+        saved = folder.sweep() if past is not None else None
+        sweep = replace(
+            _saving.saved_sweep(record, os.environ.get("MLFLOW_TRACKING_URI")),
+            run_id=ledger.head.get("run_id") or (saved.run_id if saved else None),
+            relays=saved.relays if saved else (),
+        )
         recorder = SweepRecorder(
-            record,
+            sweep,
+            folder=folder,
+            ledger=ledger,
             tracker=self._make_tracker(
-                record.options, self._working_dir, record.code.identity.name
+                options.mlflow, self._working_dir, record.code.identity.name
             ),
-            ledger=Ledger(SweepPaths(self._folder).ledger, record.ledger_head()),
         )
         self._folder.mkdir(parents=True, exist_ok=True)  # where the sweeper has not
         try:
             with held_back():
-                recorder.open()
+                (recorder.open if past is None else recorder.join)()
         except KeyboardInterrupt:
-            recorder.close(RunStatus.KILLED)
+            recorder.close(interrupted=True)
             raise
-        return recorder
+        return recorder, ledger
 
-    def _plan(self, pinned: _Pinned, batch: Batch) -> list[RunnableJob]:
-        code, ready, options = pinned.code, pinned.ready, batch.options
+    def _plan(self, pinned: _Pinned, batch: Batch, ready: Ready | None) -> list[RunnableJob]:
+        code, options = pinned.code, batch.options
         ground = Ground(
             sweep=self.id,
             folder=self._folder,
@@ -208,6 +368,14 @@ class Execution:
         ]
 
 
+def finished(outcomes: Sequence[Outcome | None]) -> list[Outcome]:
+    """Return the outcomes of jobs of which none runs on in the background."""
+    found = [outcome for outcome in outcomes if outcome is not None]
+    if len(found) < len(outcomes):
+        raise RuntimeError("a job runs on in the background")
+    return found
+
+
 def new_id() -> str:
     """Return an id for a sweep: when it started, in UTC, and a random part."""
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
@@ -219,7 +387,7 @@ def _identify(pinned: _Pinned, batch: Batch) -> dict[int, tuple[DataIdentity, ..
     return {job.number: data for job, data in zip(batch.jobs, found, strict=True)}
 
 
-def _print(pinned: _Pinned, plans: Sequence[RunnableJob]) -> None:
+def _print(pinned: _Pinned, plans: Sequence[RunnableJob], past: Ledger | None) -> None:
     code = pinned.code
     image, *made = _image.describe(pinned.engine, pinned.options, code.source, code.script)
     print(f"# IMAGE is {image}, with the files of commit {code.source.commit}")
@@ -228,39 +396,11 @@ def _print(pinned: _Pinned, plans: Sequence[RunnableJob]) -> None:
     for line in made:
         print(f"#   {line}")
     for plan in plans:
+        row = past.row(plan.number) if past is not None and pinned.options.resume else {}
+        if row.get("outcome") == End.COMPLETED.value:
+            print(
+                f"\n# {plan.title} has completed: it gives the result that it had, if its config, "
+                "its commit and its image are those of then"
+            )
+            continue
         print(f"\n# {plan.title}\n{_dry_run.docker_run(plan.spec)}")
-
-
-def _track_and_run(
-    pinned: _Pinned,
-    jobs: Sequence[Job],
-    plans: Sequence[RunnableJob],
-    content: Content,
-    data: Mapping[int, tuple[DataIdentity, ...]],
-) -> list[Outcome]:
-    recorder, ready = pinned.recorder, pinned.ready
-    if recorder is None or ready is None:
-        raise RuntimeError("a dry run has nothing to run")
-    status = RunStatus.FAILED
-    try:
-        contents = {
-            job.number: content(job, pinned.code.task, plan.spec.restart.name)
-            for job, plan in zip(jobs, plans, strict=True)
-        }
-        recorder.batch(jobs, contents, data)
-        outcomes = _running.run_jobs(
-            plans,
-            engine=pinned.engine,
-            capacity=Capacity(pinned.code.host, pinned.options.n_jobs, ready.facts.gpus),
-            recorder=recorder,
-            keep=pinned.options.keep,
-            fail_fast=pinned.options.fail_fast,
-        )
-        if all(outcome.end is End.COMPLETED for outcome in outcomes):
-            status = RunStatus.FINISHED
-    except KeyboardInterrupt:
-        status = RunStatus.KILLED
-        raise
-    finally:
-        recorder.close(status)
-    return outcomes

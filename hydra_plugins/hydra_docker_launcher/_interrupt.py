@@ -20,6 +20,13 @@ class Detached(KeyboardInterrupt):
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """Return what a shell gives a process that a signal has ended: 128 + its number."""
+    name = str(interrupt)
+    ended = signal.Signals[name] if name in signal.Signals.__members__ else signal.SIGINT
+    return 128 + ended
+
+
 @contextmanager
 def taken_as_ctrl_c() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise ``KeyboardInterrupt``, with the signal's name as its text.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 from hydra import version
@@ -77,6 +78,16 @@ def write(
         raise DockerLauncherError(
             f"Cannot write to the job's output folder {paths.output}: {error}"
         ) from error
+
+
+def remove_private(paths: JobPaths, *, mounted: bool) -> None:
+    """Remove what only the container was to read; a container that is kept has them mounted."""
+    for file in paths.secrets.iterdir() if paths.secrets.is_dir() else ():
+        file.unlink()
+    if not mounted:
+        paths.job.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            paths.secrets.rmdir()
 
 
 def _private_file(path: Path, content: bytes) -> None:

@@ -22,7 +22,10 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, head: Mapping[str, Any], rows: Mapping[int, Mapping[str, Any]] | None = None
+        self,
+        path: Path,
+        head: Mapping[str, Any],
+        rows: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> None:
         self._path = path
         self._head = dict(head)

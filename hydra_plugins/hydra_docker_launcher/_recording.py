@@ -66,14 +66,17 @@ class SweepRecorder:
     def open(self) -> None:
         """Start the parent run. Raises ``TrackingError`` where the store cannot be used."""
         self._folder.save_sweep(self._sweep)
-        self._save(replace(self._sweep, run_id=self._runs.open()))
-        self._ledger.note(run_id=self._sweep.run_id)
+        self._runs.open()
+        self._note_run()
 
     def join(self) -> None:
         """Take up what another process has opened. Raises ``TrackingError`` where it is gone."""
         self._folder.save_sweep(self._sweep)
         rows = self._ledger.rows
-        self._runs.join({number: row["run_id"] for number, row in rows.items() if row.get("run_id")})
+        self._runs.join(
+            {number: row["run_id"] for number, row in rows.items() if row.get("run_id")}
+        )
+        self._note_run()
         for relay in self._sweep.relays:
             self._restore(relay)
 
@@ -141,6 +144,10 @@ class SweepRecorder:
                 self._sweep.folder,
             )
         self._folder.release()
+
+    def _note_run(self) -> None:
+        self._save(replace(self._sweep, run_id=self._runs.sweep_id))
+        self._ledger.note(run_id=self._runs.sweep_id)
 
     def _save(self, sweep: SavedSweep) -> None:
         self._sweep = sweep

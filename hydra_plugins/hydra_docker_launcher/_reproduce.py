@@ -104,7 +104,7 @@ def reproduce(
     runs = run_ids(wish.output)
     return [
         Again(then, outcome, runs.get(job.number), _remarks(then, job, found, image))
-        for then, job, outcome in zip(past, jobs, outcomes, strict=True)
+        for then, job, outcome in zip(past, jobs, _execution.finished(outcomes), strict=True)
     ]
 
 

@@ -25,18 +25,37 @@ _ADVICE = {
 }
 
 
-def job_return(job: ComposedJob, outcome: Outcome, task_name: str) -> JobReturn:
+class BackgroundJobReturn(JobReturn):
+    """Of a job that runs on in the background: its status is UNKNOWN.
+
+    Hydra's basic sweeper asks every job for its return value, and must get none here.
+    """
+
+    @property
+    def return_value(self) -> Any:
+        return None
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        raise AttributeError(f"a job in the background has no return value ({value!r})")
+
+
+def job_return(job: ComposedJob, outcome: Outcome | None, task_name: str) -> JobReturn:
     """Return what Hydra's basic launcher would return for this job.
 
-    Anything but a completed job has status FAILED and an exception as its return value.
+    Anything but a completed job has status FAILED and an exception as its return value; a job that
+    runs on in the background (``outcome`` None) the status UNKNOWN.
     """
-    result = JobReturn(
+    kind = JobReturn if outcome is not None else BackgroundJobReturn
+    result = kind(
         overrides=list(job.overrides),
         cfg=job.cfg,
         hydra_cfg=job.hydra_cfg,
         working_dir=str(job.working_dir),
         task_name=task_name,
     )
+    if outcome is None:
+        return result
     if outcome.end is End.COMPLETED:
         result.status = JobStatus.COMPLETED
         result.return_value = outcome.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,10 @@ from . import _compose, _private, _take_up
 from ._engine import Engine
 from ._errors import SweepError
 from ._ledger import Ledger
-from ._outcome import Outcome
+from ._outcome import End, Outcome
 from ._saved import SavedJob
+
+log = logging.getLogger("hydra_docker_launcher")
 
 MOST_SHOWN = 10  # differences of a job's config
 MOST_TEXT = 200  # characters of a value
@@ -54,13 +57,24 @@ def missing(
             jobs.append(_take_up.gone_on(planned, row, container))
             continue
         outcome = _take_up.recorded(row, job.job.paths.result)
-        if outcome is not None and outcome.end is outcome.end.COMPLETED:
+        if outcome is not None and outcome.end is End.COMPLETED:
             done[job.number] = outcome
             continue
         if container is not None:
             engine.remove(container.id)
         jobs.append(_take_up.run_again(job, row))
     return Missing(tuple(jobs), done)
+
+
+def tell(missing: Missing) -> None:
+    """Say what is taken from before, and what is left to do."""
+    watched = sum(job.runnable.container is not None for job in missing.jobs)
+    log.info(
+        "Resumed: %d completed before, %d taken up as they run, %d to run",
+        len(missing.done),
+        watched,
+        len(missing.jobs) - watched,
+    )
 
 
 def check_identity(ledger: Ledger, batch: Sequence[SavedJob]) -> None:
@@ -110,7 +124,8 @@ def _config_differences(job: SavedJob) -> list[str]:
     then, now = _compose.flatten(content), _compose.flatten(job.job.plain)
     keys = [key for key in {**then, **now} if then.get(key, "-") != now.get(key, "-")]
     lines = [
-        f"config {key}: {_shown(key, then)} then, {_shown(key, now)} now" for key in keys[:MOST_SHOWN]
+        f"config {key}: {_shown(key, then)} then, {_shown(key, now)} now"
+        for key in keys[:MOST_SHOWN]
     ]
     if len(keys) > MOST_SHOWN:
         lines.append(f"config: {len(keys) - MOST_SHOWN} more")

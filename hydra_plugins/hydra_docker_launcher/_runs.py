@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from . import _compose, _plan, _results
@@ -21,7 +20,7 @@ from ._errors import TrackingError
 from ._options import LABEL_PREFIX
 from ._outcome import Outcome
 from ._saved import SavedJob, SavedSweep
-from ._tracking import JobRun, JobRunEnd, RunStatus, StoreAccess, Tracker
+from ._tracking import OUTCOME_TAG, JobRun, JobRunEnd, RunStatus, StoreAccess, Tracker
 
 log = logging.getLogger("hydra_docker_launcher")
 
@@ -38,41 +37,46 @@ class Runs:
     def __init__(self, tracker: Tracker, sweep: SavedSweep) -> None:
         self._tracker = tracker
         self._sweep = sweep
+        self._sweep_id = sweep.run_id
         self._ids: dict[int, str] = {}
-        self._found: Mapping[int, str] = {}
         self._joined = False
         #: Since when the store does not answer (``time.monotonic``).
         self._down_since: float | None = None
         self._told = False
         self._lock = threading.Lock()
 
-    def open(self) -> str | None:
-        """Start the parent run and return its id. Raises ``TrackingError``."""
-        run_id = self._tracker.open_sweep(self._sweep.run)
-        self._joined = True
-        return run_id
+    @property
+    def sweep_id(self) -> str | None:
+        """The id of the parent run."""
+        return self._sweep_id
 
-    def join(self, known: Mapping[int, str]) -> bool:
-        """Take up the parent run that another process has opened; tell whether that could be done.
+    def open(self) -> None:
+        """Start the parent run, or take up one that was begun. Raises ``TrackingError``."""
+        self._sweep_id = self._tracker.open_sweep(self._sweep.run)
+        self._joined = True
+
+    def join(self, known: Mapping[int, str]) -> None:
+        """Take up the parent run that another process has opened, where the store answers.
 
         ``known`` are the runs of jobs, as the ledger has them. Raises ``TrackingError`` where the
         run is not to be had any more.
         """
         self._ids.update(known)
-        if self._sweep.run_id is None:
-            self._joined = True
-            return True
         try:
-            self._tracker.join_sweep(self._sweep.run_id, self._sweep.run.experiment)
-            # One that was made just before its process died is in no ledger.
-            self._found = self._tracker.job_runs()
+            self._join()
         except TrackingError as error:
             if not error.transient:
                 raise
             self._failed(error)
-            return False
-        self._joined = True
-        return True
+
+    def _join(self) -> None:
+        if self._joined:
+            return
+        if self._sweep_id is None:
+            self.open()
+        else:
+            self._tracker.join_sweep(self._sweep_id, self._sweep.run.experiment)
+            self._joined = True
 
     def id(self, number: int) -> str | None:
         return self._ids.get(number)
@@ -102,14 +106,12 @@ class Runs:
                 return self._ids.get(job.number)
 
     def _start(self, job: SavedJob, spec: ContainerSpec, attempt: int) -> str | None:
-        if not self._joined and not self.join({}):
-            return self._ids.get(job.number)
+        self._join()
         number = job.number
         tags = {**_limit_tags(spec), f"{LABEL_PREFIX}attempt": str(attempt)}
-        known = self._ids.get(number) or self._found.get(number)
+        known = self._ids.get(number)
         if known is not None:
-            self._tracker.reopen_job(known, tags)
-            self._ids[number] = known
+            self._tracker.reopen_job(known, {**tags, f"{LABEL_PREFIX}exit_code": None})
             return known
         run_id = self._tracker.open_job(self._job_run(job, tags, None))
         if run_id is not None:
@@ -124,10 +126,9 @@ class Runs:
         if self._down_since is not None and not self.answers():
             return False
         try:
-            if not self._joined and not self.join({}):
-                return False
+            self._join()
             number = job.number
-            run_id = self._ids.get(number) or self._found.get(number)
+            run_id = self._ids.get(number)
             if run_id is None:  # the store was away when it started
                 started = _seconds(row.get("started") or row.get("ended"))
                 tags = _limit_tags(job.runnable.spec)
@@ -152,8 +153,7 @@ class Runs:
     def close(self, status: RunStatus) -> bool:
         """Give the parent run its status; tell whether it has got it."""
         try:
-            if not self._joined and not self.join({}):
-                return False
+            self._join()
             self._tracker.close_sweep(status)
         except TrackingError as error:
             self._failed(error)
@@ -212,24 +212,19 @@ def _limit_tags(spec: ContainerSpec) -> dict[str, str]:
 
 
 def _job_run_end(job: SavedJob, row: Mapping[str, Any], outcome: Outcome) -> JobRunEnd:
-    texts = {
-        f"{LABEL_PREFIX}outcome": outcome.end.value,
+    tags = {
+        OUTCOME_TAG: outcome.end.value,
         f"{LABEL_PREFIX}cause": outcome.cause,
-        f"{LABEL_PREFIX}container": str(row.get("container") or ""),
-        f"{LABEL_PREFIX}exit_code": "" if outcome.exit_code is None else str(outcome.exit_code),
+        f"{LABEL_PREFIX}container": row.get("container"),
+        f"{LABEL_PREFIX}exit_code": outcome.exit_code,
     }
-    log_file = job.job.paths.log
-    files: dict[str, Path] = {}
-    if _results.has_log(job.job.paths):
-        files["container.log"] = log_file
-    # Of an earlier attempt there may be more: what does not hold any more is emptied.
-    known = {name: text for name, text in texts.items() if text or row.get("attempts")}
+    paths = job.job.paths
     return JobRunEnd(
         status=outcome.end.run_status,
         params=_compose.flatten(job.job.plain),
         metrics=_metrics(outcome),
-        tags=known,
-        files=files,
+        tags={name: str(value) for name, value in tags.items() if value is not None},
+        files={"container.log": paths.log} if _results.has_log(paths) else {},
         ended_at=_seconds(row.get("ended")),
     )
 

@@ -1,7 +1,8 @@
-"""Saving: a pinned sweep and its planned jobs become values that another process can take up. Pure.
-"""
+"""Saving: a sweep and its planned jobs become values that another process can take up. Pure."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from . import _data_identity, _job_record, _private, _provenance
 from ._data_identity import DataIdentity
@@ -14,7 +15,8 @@ from ._saved import Identity, SavedJob, SavedRelay, SavedSweep
 from ._tracking import JobRun, SweepRun
 
 
-def saved_sweep(record: Record) -> SavedSweep:
+def saved_sweep(record: Record, tracking_uri: str | None) -> SavedSweep:
+    """Return the sweep; ``tracking_uri`` is the host's own, where the options name none."""
     options, code, ready = record.options, record.code, record.ready
     relay = ready.relay
     return SavedSweep(
@@ -30,7 +32,9 @@ def saved_sweep(record: Record) -> SavedSweep:
         on_interrupt="detach" if options.detach else options.on_interrupt,
         image=ready.image.id,
         layer=ready.layer.reference,
-        mlflow=options.mlflow,
+        mlflow=replace(
+            options.mlflow, tracking_uri=options.mlflow.tracking_uri or tracking_uri or None
+        ),
         run=SweepRun(
             experiment=options.mlflow.experiment_name or record.job_name,
             name=options.mlflow.run_name or record.folder.name,

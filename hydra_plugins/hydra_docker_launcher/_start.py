@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from . import _composed, _frozen
 from ._engine import Engine
-from ._options import SweepOptions
+from ._options import Mlflow
 from ._sweep import Sweep
 from ._tracking import History, NoTracker, Tracker
 
@@ -32,13 +32,13 @@ def docker_engine() -> Engine:
     return DockerEngine()
 
 
-def tracker(options: SweepOptions, folder: Path, user: str) -> Tracker:
+def tracker(options: Mlflow, folder: Path, user: str) -> Tracker:
     """Return where the sweep is tracked, as ``hydra.launcher.mlflow`` says."""
-    if not options.mlflow.enabled:
+    if not options.enabled:
         return NoTracker()
     from ._mlflow_tracker import MlflowTracker
 
-    return MlflowTracker(options.mlflow.tracking_uri, folder, user)
+    return MlflowTracker(options.tracking_uri, folder, user)
 
 
 def history(tracking_uri: str | None, folder: Path) -> History:

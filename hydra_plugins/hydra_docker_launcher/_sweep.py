@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from . import _compose, _composed, _composition, _execution, _job_files, _pinning, _results
 from ._compose import ComposedJob
+from ._errors import OptionError
 from ._execution import Batch, Execution, MakeEngine, MakeTracker
 from ._job import Job
 from ._task import Task
@@ -56,10 +57,13 @@ class Sweep:
     def launch(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """Run one batch: a container per override list, numbered from ``first``.
 
-        Returns a ``JobReturn`` per job, in their order; none of a dry run.
+        Returns a ``JobReturn`` per job, in their order; none of a dry run. That of a job that runs
+        on in the background has the status UNKNOWN, and no return value.
         """
         jobs = self._compose(job_overrides, first)
         options = self._execution.parse([(job.title, job.options) for job in jobs])
+        if options[0].sweep.detach:
+            self._check_sweeper()
         composed = {job.number: job for job in jobs}
 
         def content(job: Job, task: Task, restart: str) -> bytes:
@@ -71,6 +75,16 @@ class Sweep:
             _results.job_return(job, outcome, name)
             for job, outcome in zip(jobs, outcomes or (), strict=outcomes is not None)
         ]
+
+    def _check_sweeper(self) -> None:
+        """Raise ``OptionError`` for a sweeper that chooses its jobs by the results of others."""
+        sweeper = str(self._config.hydra.sweeper.get("_target_"))
+        if sweeper.rpartition(".")[2] != "BasicSweeper":
+            raise OptionError(
+                "hydra.launcher.detach=true gives no results back, and the sweeper "
+                f"{sweeper} chooses the next jobs by them. With hydra.launcher.on_interrupt=detach "
+                "its jobs survive the terminal that it runs in."
+            )
 
     def _compose(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[ComposedJob]:
         jobs = [

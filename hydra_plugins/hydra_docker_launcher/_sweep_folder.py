@@ -8,6 +8,7 @@ what is read from them decides what is started. They are gone when the sweep is 
   sweep.json    the sweep (``SavedSweep``)
   jobs/3.json   a job that is not over, or whose end could not be recorded yet (``SavedJob``)
   lock          held by the process that looks after the sweep
+  launching     held by a process that may still add jobs to it
 ```
 """
 
@@ -74,6 +75,20 @@ class SweepFolder:
         """Remove the file of a sweep that is over and recorded."""
         self._paths.sweep.unlink(missing_ok=True)
 
+    @property
+    def paths(self) -> SweepPaths:
+        return self._paths
+
+    def expects_more(self) -> bool:
+        """Tell whether a process is there that may add jobs."""
+        try:
+            handle = _locked(self._paths.launching, create=False)
+        except FileNotFoundError:
+            return False
+        if handle is not None:
+            os.close(handle)
+        return handle is None
+
     def release(self) -> None:
         """Let another process look after the sweep; remove the folder where nothing is left in it.
 
@@ -81,11 +96,15 @@ class SweepFolder:
         """
         if self._handle < 0:
             return
-        for partial in (*self._paths.jobs.glob(".*.json.*"), *self._paths.private.glob(".*.json.*")):
+        for partial in (
+            *self._paths.jobs.glob(".*.json.*"),
+            *self._paths.private.glob(".*.json.*"),
+        ):
             partial.unlink(missing_ok=True)  # of a process that was killed as it wrote
         with suppress(OSError):
             self._paths.jobs.rmdir()
         if not self._paths.jobs.exists() and not self._paths.sweep.exists():
+            self._paths.launching.unlink(missing_ok=True)
             self._paths.lock.unlink(missing_ok=True)
             with suppress(OSError):
                 self._paths.private.rmdir()
@@ -149,6 +168,13 @@ def keeper(paths: SweepPaths) -> Keeper | None:
         return Keeper(int(found["pid"]), str(found["host"]), bool(found["background"]))
     except (OSError, ValueError, KeyError, TypeError):
         return Keeper(0, "", background=False)  # it has just begun to
+
+
+def announce(paths: SweepPaths) -> int:
+    """Let whoever looks after the sweep wait for more jobs, until this process has ended."""
+    handle = os.open(paths.launching, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
 
 
 def _locked(path: Path, *, create: bool = True) -> int | None:

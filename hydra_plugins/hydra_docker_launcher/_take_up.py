@@ -72,9 +72,7 @@ def gone_on(job: SavedJob, row: Mapping[str, Any], container: Found | None) -> S
         for attempt in row.get("attempts", ())
         if (attempt.get("attempt") or 1) >= job.runnable.attempt
     ]
-    runnable = replace(
-        job.runnable, earlier=tuple(End(attempt["outcome"]) for attempt in attempts)
-    )
+    runnable = replace(job.runnable, earlier=tuple(End(attempt["outcome"]) for attempt in attempts))
     if container is not None:
         known = row.get("container") == container.id
         runnable = replace(

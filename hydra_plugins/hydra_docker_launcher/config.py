@@ -259,15 +259,15 @@ class DockerLauncherConf:
     # true: the first job that does not complete stops the sweep.
     fail_fast: bool = False
 
-    # true: the same command with the same hydra.sweep.dir runs what is missing of a sweep: completed
-    # jobs give the result that they had, running ones are watched, failed ones run again.
+    # true: the same command with the same hydra.sweep.dir runs what is missing of its sweep: jobs
+    # that completed give the result that they had, running ones are watched, failed ones run again.
     resume: bool = False
 
     # true: the sweep runs in the background, and the command returns at once.
     detach: bool = False
 
-    # Ctrl-C, SIGTERM, SIGHUP (a terminal that closes). stop: the jobs are stopped. detach: the sweep
-    # goes on in the background.
+    # At Ctrl-C, SIGTERM, SIGHUP (a terminal that closes). stop: the jobs are stopped. detach: the
+    # sweep goes on in the background.
     on_interrupt: str = "stop"
 
     # true: print what would run, and start nothing.

@@ -45,12 +45,18 @@ class DockerLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run one batch of jobs; see ``Sweep.launch``. SIGTERM and SIGHUP are taken as Ctrl-C."""
+        """Run one batch of jobs; see ``Sweep.launch``. SIGTERM and SIGHUP are taken as Ctrl-C.
+
+        Where that leaves the sweep to the background, the app ends with 128 + the signal's number.
+        """
         if self._config is None or self._sweep is None:
             raise RuntimeError("launch() needs setup() first")
-        from ._interrupt import taken_as_ctrl_c
+        from ._interrupt import Detached, exit_code, taken_as_ctrl_c
 
         setup_globals()
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
-        with taken_as_ctrl_c():
-            return self._sweep.launch(job_overrides, initial_job_idx)
+        try:
+            with taken_as_ctrl_c():
+                return self._sweep.launch(job_overrides, initial_job_idx)
+        except Detached as interrupt:
+            raise SystemExit(exit_code(interrupt)) from None

@@ -1,0 +1,252 @@
+"""Attach: a sweep whose launcher has ended, or was killed, is taken up in its folder.
+
+From its own files, its ledger and the labels of its containers: no script is run again for that, and
+no config is composed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import _background, _job_files, _running, _sweep_folder, _take_up
+from ._capacity import Capacity
+from ._engine import Engine, Found
+from ._errors import SweepError
+from ._execution import MakeEngine, MakeTracker
+from ._interrupt import Detached
+from ._ledger import Ledger
+from ._outcome import End, Outcome
+from ._paths import SweepPaths
+from ._recording import SweepRecorder
+from ._saved import SavedJob, SavedSweep
+from ._sweep_folder import SweepFolder
+
+log = logging.getLogger("hydra_docker_launcher")
+
+PAUSE = 0.5  # seconds between two looks whether a launcher has added jobs
+
+
+class Attached:
+    """A sweep that is taken up by this process.
+
+    ``background``: it has no terminal, and leaves the sweep to whoever attaches to it.
+    """
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        sweep: SavedSweep,
+        *,
+        make_tracker: MakeTracker,
+        background: bool = False,
+    ) -> None:
+        self._folder = folder
+        self._sweep = sweep
+        self._background = background
+        self._ledger = Ledger.read(SweepPaths(sweep.folder).ledger) or Ledger(
+            SweepPaths(sweep.folder).ledger, {"sweep": sweep.id, "folder": str(sweep.folder)}
+        )
+        self._recorder = SweepRecorder(
+            sweep,
+            folder=folder,
+            ledger=self._ledger,
+            tracker=make_tracker(sweep.mlflow, sweep.working_dir, sweep.user),
+            show_output=not background,
+        )
+
+    def run(self, engine: Engine, *, stop: str | None = None) -> None:
+        """Bring every job to its end; with ``stop``, a reason, at once.
+
+        Raises ``Detached`` where an interrupt leaves the sweep to the background, or to the process
+        that has asked for it.
+        """
+        self._recorder.join()
+        interrupted = True
+        detached = False
+        try:
+            self._run(engine, stop)
+            interrupted = stop is not None
+        except Detached:
+            detached = True
+            raise
+        except Exception:
+            interrupted = False
+            raise
+        finally:
+            if detached:
+                self._recorder.hand_over()
+                if not self._background:
+                    _background.start(self._folder.paths, self._sweep.working_dir)
+            else:
+                self._recorder.close(interrupted=interrupted)
+                if not self._folder.jobs():
+                    engine.remove_image(self._sweep.layer)
+                self._recorder.finish()
+
+    def sync(self) -> None:
+        """Send what the tracking store has not got; jobs that have not ended stay as they are."""
+        self._recorder.join()
+        for job in self._folder.jobs().values():
+            outcome = self._recorded(job)
+            if outcome is not None:
+                self._recorder.settle(job, outcome)
+        if self._folder.jobs():
+            self._recorder.hand_over()
+            return
+        self._recorder.close()
+        self._recorder.finish()
+
+    def _run(self, engine: Engine, stop: str | None) -> None:
+        seen: set[int] = set()
+        while True:
+            jobs = {
+                number: job for number, job in self._folder.jobs().items() if number not in seen
+            }
+            if not jobs and not (self._background and self._folder.expects_more()):
+                return
+            if not jobs:
+                time.sleep(PAUSE)
+                continue
+            seen |= jobs.keys()
+            self._run_jobs(engine, jobs, stop)
+
+    def _run_jobs(self, engine: Engine, jobs: Mapping[int, SavedJob], stop: str | None) -> None:
+        containers = _take_up.containers(engine, self._sweep.id)
+        left = []
+        for number, job in jobs.items():
+            container = containers.get(number)
+            outcome = self._recorded(job)
+            if outcome is None:
+                left.append(_take_up.gone_on(job, self._ledger.row(number), container))
+            else:
+                self._recorder.settle(job, outcome)
+                self._clean_up(engine, job, outcome, container)
+        if not left:
+            return
+        self._recorder.batch(left)
+        sweep = self._sweep
+        _running.run_jobs(
+            [job.runnable for job in left],
+            engine=engine,
+            capacity=Capacity(sweep.host, sweep.n_jobs, sweep.gpus),
+            recorder=self._recorder,
+            keep=sweep.keep,
+            fail_fast=sweep.fail_fast,
+            on_interrupt="detach" if self._background else sweep.on_interrupt,
+            stop=stop,
+        )
+
+    def _recorded(self, job: SavedJob) -> Outcome | None:
+        return _take_up.recorded(self._ledger.row(job.number), job.job.paths.result)
+
+    def _clean_up(
+        self, engine: Engine, job: SavedJob, outcome: Outcome, container: Found | None
+    ) -> None:
+        """Do what a process that was killed has left undone after it had recorded an end."""
+        kept = container is not None and _take_up.is_kept(self._sweep.keep, outcome.end)
+        if container is not None and not kept:
+            engine.remove(container.id)
+        _job_files.remove_private(job.job.paths, mounted=kept)
+
+
+def attach(
+    folder: Path, *, make_engine: MakeEngine, make_tracker: MakeTracker, background: bool = False
+) -> Ledger:
+    """Take up the sweep in ``folder`` and bring it to its end; return its ledger.
+
+    Raises ``SweepError`` where there is none, or another process looks after it; ``Detached`` where
+    an interrupt leaves it to the background.
+    """
+    return _with_sweep(folder, make_engine, make_tracker, background=background, stop=None)
+
+
+def stop(
+    folder: Path, *, make_engine: MakeEngine, make_tracker: MakeTracker, reason: str
+) -> Ledger:
+    """Stop the jobs of the sweep in ``folder`` that have not ended; return its ledger."""
+    return _with_sweep(folder, make_engine, make_tracker, background=False, stop=reason)
+
+
+def sync(folder: Path, *, make_tracker: MakeTracker) -> int:
+    """Send what the tracking store has not got of the sweep in ``folder``.
+
+    Returns how many jobs are still to be sent.
+    """
+    taken = _take(folder)
+    if taken is None:
+        return 0
+    sweep_folder, sweep = taken
+    attached = Attached(sweep_folder, sweep, make_tracker=make_tracker)
+    try:
+        attached.sync()
+    finally:
+        unsent = [
+            job
+            for job in sweep_folder.jobs().values()
+            if attached._recorded(job) is not None  # noqa: SLF001
+        ]
+        sweep_folder.release()
+    return len(unsent)
+
+
+def ledger_of(folder: Path) -> Ledger:
+    """Return the ledger of the sweep in ``folder``. Raises ``SweepError`` where there is none."""
+    ledger = Ledger.read(SweepPaths(folder).ledger)
+    if ledger is None:
+        raise SweepError(
+            f"{folder} is the folder of no sweep: it has no sweep.json. Name a folder that a sweep "
+            "with hydra/launcher=docker has made (hydra.sweep.dir)."
+        )
+    return ledger
+
+
+def summary(ledger: Ledger) -> str:
+    """Return how many jobs have ended how, in words."""
+    outcomes = [row["outcome"] or "not ended" for row in ledger.rows.values()]
+    counts = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
+    return ", ".join(f"{number} {outcome}" for outcome, number in counts.items()) or "no job"
+
+
+def all_completed(ledger: Ledger) -> bool:
+    return all(row["outcome"] == End.COMPLETED.value for row in ledger.rows.values())
+
+
+def _with_sweep(
+    folder: Path,
+    make_engine: MakeEngine,
+    make_tracker: MakeTracker,
+    *,
+    background: bool,
+    stop: str | None,
+) -> Ledger:
+    taken = _take(folder, background=background)
+    if taken is None:
+        return ledger_of(folder)
+    sweep_folder, sweep = taken
+    try:
+        engine = make_engine()
+        attached = Attached(
+            sweep_folder, sweep, make_tracker=make_tracker, background=background
+        )
+        log.info("Sweep %s in %s", sweep.id, sweep.folder)
+        attached.run(engine, stop=stop)
+    finally:
+        sweep_folder.release()
+    return ledger_of(folder)
+
+
+def _take(folder: Path, *, background: bool = False) -> tuple[SweepFolder, SavedSweep] | None:
+    """Become the process that looks after a sweep; None of one that is over."""
+    paths = _sweep_folder.find(folder)
+    if paths is None:
+        ledger_of(folder)
+        return None
+    sweep_folder = _background.take_over(paths, background=background)
+    sweep = sweep_folder.sweep()
+    if sweep is None:
+        sweep_folder.release()
+        return None
+    return sweep_folder, sweep
