@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from . import (
+    _attempt,
     _background,
     _dry_run,
     _image,
@@ -403,4 +404,5 @@ def _print(pinned: _Pinned, plans: Sequence[RunnableJob], past: Ledger | None) -
                 "its commit and its image are those of then"
             )
             continue
-        print(f"\n# {plan.title}\n{_dry_run.docker_run(plan.spec)}")
+        spec = _attempt.specification(plan, code.host.memory)
+        print(f"\n# {plan.title}\n{_dry_run.docker_run(spec)}")
