@@ -1,7 +1,7 @@
 """Attach: a sweep whose launcher has ended, or was killed, is taken up in its folder.
 
-From its own files, its ledger and the labels of its containers: no script is run again for that, and
-no config is composed.
+From its own files, its ledger and the labels of its containers: no script is run again for that,
+and no config is composed.
 """
 
 from __future__ import annotations
@@ -228,9 +228,7 @@ def _with_sweep(
     sweep_folder, sweep = taken
     try:
         engine = make_engine()
-        attached = Attached(
-            sweep_folder, sweep, make_tracker=make_tracker, background=background
-        )
+        attached = Attached(sweep_folder, sweep, make_tracker=make_tracker, background=background)
         log.info("Sweep %s in %s", sweep.id, sweep.folder)
         attached.run(engine, stop=stop)
     finally:

@@ -30,9 +30,9 @@ PAUSE = 0.1
 
 
 class Launching:
-    """This process's right to add jobs to a sweep that runs in the background.
+    """The right to add jobs to a sweep that runs in the background.
 
-    As long as it lives, the process in the background waits for more.
+    As long as this process lives, the one in the background waits for more.
     """
 
     def __init__(self, paths: SweepPaths, working_dir: Path) -> None:
@@ -66,9 +66,7 @@ def start(paths: SweepPaths, working_dir: Path) -> Launching:
     return launching
 
 
-def take_over(
-    paths: SweepPaths, *, resume: bool = True, background: bool = False
-) -> SweepFolder:
+def take_over(paths: SweepPaths, *, resume: bool = True, background: bool = False) -> SweepFolder:
     """Become the process that looks after a sweep; one in the background leaves it.
 
     Raises ``SweepError`` where another process goes on, or, without ``resume``, where the folder

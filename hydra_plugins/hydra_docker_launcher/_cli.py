@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from hydra_plugins.hydra_docker_launcher import __version__
 
+from . import _sweep_commands
 from ._errors import DockerLauncherError, ReproduceError
-from ._interrupt import taken_as_ctrl_c
+from ._interrupt import exit_code, taken_as_ctrl_c
 
 if TYPE_CHECKING:
     from ._wish import Wish
 
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USE = 1, 2
 #: Options of a job without a run; the last two may be left out.
 NOTE = ("image", "commit", "config", "script", "module")
 
@@ -38,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DockerLauncherError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return exit_code(interrupt)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_reproduce(commands)
     _add_note(commands)
+    _sweep_commands.add(commands)
     return parser
 
 

@@ -181,64 +181,65 @@ class Execution:
             return None
         if self._opened is None:
             self._opened = self._open(self._pinned, batch)
-        plans = self._plan(self._pinned, batch, self._opened.ready)
-        data = _identify(self._pinned, batch)
-        saved = [
-            _saving.saved_job(
-                self._opened.record,
-                job,
-                plan,
-                content(job, self._pinned.code.task, plan.spec.restart.name),
-                data[job.number],
-            )
-            for job, plan in zip(batch.jobs, plans, strict=True)
-        ]
-        return self._run(self._pinned, self._opened, saved)
-
-    def _run(
-        self, pinned: _Pinned, opened: _Opened, batch: Sequence[SavedJob]
-    ) -> list[Outcome | None]:
-        if self._background is not None:
-            self._background.add(batch)
-            return [None] * len(batch)
-        done: dict[int, Outcome] = {}
-        jobs = tuple(batch)
-        if pinned.options.resume:
-            missing = _resume.missing(pinned.engine, self.id, opened.ledger, batch, opened.before)
-            jobs, done = missing.jobs, dict(missing.done)
-            _resume.tell(missing)
-        opened.recorder.batch(jobs)
-        if pinned.options.detach and jobs:
-            self._hand_over(opened)
-            return [done.get(job.number) for job in batch]
-        done |= self._watch(pinned, opened, jobs)
-        return [done[job.number] for job in batch]
-
-    def _watch(
-        self, pinned: _Pinned, opened: _Opened, jobs: Sequence[SavedJob]
-    ) -> dict[int, Outcome]:
         interrupted = True
         try:
-            outcomes = _running.run_jobs(
-                [job.runnable for job in jobs],
-                engine=pinned.engine,
-                capacity=Capacity(pinned.code.host, pinned.options.n_jobs, opened.ready.facts.gpus),
-                recorder=opened.recorder,
-                keep=pinned.options.keep,
-                fail_fast=pinned.options.fail_fast,
-                on_interrupt=pinned.options.on_interrupt,
-            )
+            outcomes = self._run(self._pinned, self._opened, batch, content)
             interrupted = False
         except Detached:
-            self._hand_over(opened)
+            self._hand_over(self._opened)
             raise
         except Exception:
             interrupted = False
             raise
         finally:
             if self._background is None:
-                opened.recorder.close(interrupted=interrupted)
-        return {job.number: outcome for job, outcome in zip(jobs, outcomes, strict=True)}
+                self._opened.recorder.close(interrupted=interrupted)
+        return outcomes
+
+    def _run(
+        self, pinned: _Pinned, opened: _Opened, batch: Batch, content: Content
+    ) -> list[Outcome | None]:
+        jobs: Sequence[SavedJob] = self._saved(pinned, opened, batch, content)
+        numbers = [job.number for job in jobs]
+        if self._background is not None:
+            self._background.add(jobs)
+            return [None] * len(jobs)
+        done: dict[int, Outcome] = {}
+        if pinned.options.resume:
+            missing = _resume.missing(pinned.engine, self.id, opened.ledger, jobs, opened.before)
+            jobs, done = missing.jobs, dict(missing.done)
+            _resume.tell(missing)
+        opened.recorder.batch(jobs)
+        if pinned.options.detach and jobs:
+            self._hand_over(opened)
+            return [done.get(number) for number in numbers]
+        outcomes = _running.run_jobs(
+            [job.runnable for job in jobs],
+            engine=pinned.engine,
+            capacity=Capacity(pinned.code.host, pinned.options.n_jobs, opened.ready.facts.gpus),
+            recorder=opened.recorder,
+            keep=pinned.options.keep,
+            fail_fast=pinned.options.fail_fast,
+            on_interrupt=pinned.options.on_interrupt,
+        )
+        done |= {job.number: outcome for job, outcome in zip(jobs, outcomes, strict=True)}
+        return [done[number] for number in numbers]
+
+    def _saved(
+        self, pinned: _Pinned, opened: _Opened, batch: Batch, content: Content
+    ) -> list[SavedJob]:
+        plans = self._plan(pinned, batch, opened.ready)
+        data = _identify(pinned, batch)
+        return [
+            _saving.saved_job(
+                opened.record,
+                job,
+                plan,
+                content(job, pinned.code.task, plan.spec.restart.name),
+                data[job.number],
+            )
+            for job, plan in zip(batch.jobs, plans, strict=True)
+        ]
 
     def _hand_over(self, opened: _Opened) -> None:
         """Let a process in the background go on with the sweep."""

@@ -93,7 +93,10 @@ def reproduce_note(
         outcomes = execution.run(Batch((job,), (options,)), content)
     except OptionError as error:
         raise OptionError(f"{error}\n{INSTEAD}") from None
-    return None if outcomes is None else Noted(outcomes[0], run_ids(wish.output).get(0))
+    if outcomes is None:
+        return None
+    (outcome,) = _execution.finished(outcomes)
+    return Noted(outcome, run_ids(wish.output).get(0))
 
 
 def _parsed(node: dict[str, Any], wish: Wish) -> Options:

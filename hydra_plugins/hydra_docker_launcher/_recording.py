@@ -135,12 +135,20 @@ class SweepRecorder:
 
     def finish(self) -> None:
         """Let go of the sweep; of one that is over and recorded no file of the launcher remains."""
-        if self._closed and not self._unsent:
+        left = self._folder.numbers()
+        if self._closed and not left:
             self._folder.forget_sweep()
-        elif self._unsent or self._sweep.run_id is not None:
+        elif len(self._unsent) == len(left):
             log.warning(
-                "%s could not be logged. It is kept, and sent by: hydra-docker sync %s",
-                f"The end of {len(self._unsent)} jobs" if self._unsent else "The end of the sweep",
+                "%s could not be logged. What is missing is kept, and sent by: hydra-docker sync %s",
+                f"The end of {len(left)} jobs" if left else "The end of the sweep",
+                self._sweep.folder,
+            )
+        else:
+            log.warning(
+                "%d jobs are not over, or have left a container that could not be removed. "
+                "Go on with them: hydra-docker attach %s",
+                len(left) - len(self._unsent),
                 self._sweep.folder,
             )
         self._folder.release()

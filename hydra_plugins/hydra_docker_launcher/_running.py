@@ -35,15 +35,17 @@ def run_jobs(
     keep: str,
     fail_fast: bool,
     on_interrupt: str = "stop",
+    stop: str | None = None,
 ) -> list[Outcome]:
     """Run every job to its end; return the outcomes in the order of ``jobs``.
 
     Jobs start in order, each as soon as it fits; those with a container are taken up before. On
     Ctrl-C all containers are stopped (at once, if it comes twice) and recorded before
     ``KeyboardInterrupt`` goes on. With ``on_interrupt`` "detach" (instead of "stop") they run on,
-    their ends are not recorded, and ``Detached`` is raised.
+    their ends are not recorded, and ``Detached`` is raised. With ``stop``, a reason, nothing is
+    started, and what runs is stopped.
     """
-    return _Scheduler(engine, capacity, recorder, keep, fail_fast, on_interrupt).run(jobs)
+    return _Scheduler(engine, capacity, recorder, keep, fail_fast, on_interrupt).run(jobs, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +91,13 @@ class _Scheduler:
         #: Why nothing is started any more.
         self._called_off: str | None = None
 
-    def run(self, jobs: Sequence[RunnableJob]) -> list[Outcome]:
+    def run(self, jobs: Sequence[RunnableJob], stop: str | None = None) -> list[Outcome]:
         self._places = {job.number: place for place, job in enumerate(jobs)}
         self._waiting = [self._turn(job) for job in jobs]
         try:
             self._take_up_containers()
+            if stop is not None:
+                self._abort(stop)
             while self._waiting or self._running:
                 self._start_what_fits()
                 self._wait()
@@ -198,6 +202,7 @@ class _Scheduler:
             if job.number not in self._outcomes:
                 outcome = _outcome.stopped(_not_started(job, reason))
                 _watching.record_end(self._recorder, job, outcome, None, None)
+                self._recorder.settled(job)
                 self._outcomes[job.number] = outcome
             del self._waiting[0]
 

@@ -104,6 +104,7 @@ class Runs:
                 self._failed(error)
             if not self._wait():
                 return self._ids.get(job.number)
+            time.sleep(PAUSE)
 
     def _start(self, job: SavedJob, spec: ContainerSpec, attempt: int) -> str | None:
         self._join()

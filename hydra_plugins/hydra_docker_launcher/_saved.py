@@ -57,7 +57,7 @@ class SavedSweep:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a result depends on: the resolved config (its digest), the commit, the image (its id)."""
+    """What a result depends on: resolved config (a digest of it), commit, and image (its id)."""
 
     config: str
     commit: str

@@ -62,10 +62,12 @@ class SweepFolder:
 
     def jobs(self) -> dict[int, SavedJob]:
         """Return the jobs that are not over or not recorded, by their numbers, in order."""
-        numbers = sorted(
-            int(path.stem) for path in self._paths.jobs.glob("*.json") if path.stem.isdigit()
-        )
-        return {number: _read(SavedJob, self._paths.job(number)) for number in numbers}
+        return {number: _read(SavedJob, self._paths.job(number)) for number in self.numbers()}
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of those jobs."""
+        found = (path.stem for path in self._paths.jobs.glob("*.json"))
+        return sorted(int(stem) for stem in found if stem.isdigit())
 
     def forget(self, number: int) -> None:
         """Remove the file of a job that is over and recorded."""

@@ -65,6 +65,9 @@ class Recorder(Protocol):
     ) -> None:
         """Write down how the job has ended: its last attempt."""
 
+    def settled(self, job: RunnableJob) -> None:
+        """Forget the job: its end is written down, and its container removed or kept."""
+
 
 class _Released(Exception):  # noqa: N818  (no error: the launcher has let the container go)
     """Nobody watches the container any more."""
@@ -370,6 +373,7 @@ class Watch:
             record_end(self._recorder, self.job, self.outcome, self._container, state)
             self._remove_secrets()
             self._clean_up()
+            self._recorder.settled(self.job)
             return
         delay = _attempt.delay(self.job)
         self.not_before = time.monotonic() + delay

@@ -90,9 +90,19 @@ ORDER = (
     "_ledger",
     "_provenance",
     "_composition",
+    # what another process needs to take up the sweep
+    "_codec",
+    "_saved",
+    "_saving",
+    "_sweep_folder",
+    "_take_up",
+    "_resume",
+    "_runs",
     "_recording",
+    "_background",
     # all stages, one after the other; then with the real engine and the real tracker
     "_execution",
+    "_attach",
     "_sweep",
     "_buildkit",
     "_docker_engine",
@@ -109,6 +119,7 @@ ORDER = (
     "_compare",
     "_report",
     "_note",
+    "_sweep_commands",
     "_cli",
 )
 #: Files that are no part of the line: they run in containers, on their own.

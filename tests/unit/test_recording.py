@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fakes import HOST, FakeTracker, a_job
 
-from hydra_plugins.hydra_docker_launcher import _recording
+from hydra_plugins.hydra_docker_launcher import _recording, _saving, _sweep_folder
 from hydra_plugins.hydra_docker_launcher._data_identity import DataIdentity, from_text
 from hydra_plugins.hydra_docker_launcher._engine import (
     Boundary,
@@ -34,7 +34,7 @@ from hydra_plugins.hydra_docker_launcher._options import (
     SweepOptions,
 )
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
-from hydra_plugins.hydra_docker_launcher._paths import JobPaths
+from hydra_plugins.hydra_docker_launcher._paths import JobPaths, SweepPaths
 from hydra_plugins.hydra_docker_launcher._pinning import Code, Ready
 from hydra_plugins.hydra_docker_launcher._plan import Identity
 from hydra_plugins.hydra_docker_launcher._preflight import Facts
@@ -129,11 +129,8 @@ class Bench:
         ready = Ready(IMAGE, facts, replace(IMAGE, id="layer"))
         self.record = Record("s", folder, "train", OPTIONS, code, ready, ORIGIN)
         self.tracker = FakeTracker()
-        self.recorder = SweepRecorder(
-            self.record,
-            tracker=self.tracker,
-            ledger=Ledger(folder / "sweep.json", self.record.ledger_head()),
-        )
+        self.sweep_folder = _sweep_folder.take(SweepPaths(folder))
+        self.recorder = self.recorder_of(self.record)
         output = self.job.output_dir
         self.spec = ContainerSpec(
             name="train-x-0",
@@ -147,9 +144,23 @@ class Bench:
         )
         self.runnable = RunnableJob(0, self.job.title, self.spec, JobPaths(output), None)
 
+    def recorder_of(self, record):
+        self.record = record
+        return SweepRecorder(
+            _saving.saved_sweep(record, None),
+            folder=self.sweep_folder,
+            ledger=Ledger(self.folder / "sweep.json", record.ledger_head()),
+            tracker=self.tracker,
+        )
+
+    @property
+    def saved(self):
+        return _saving.saved_job(self.record, self.job, self.runnable, self.content, self.data)
+
     def open(self, content=b"job"):
+        self.content = content
         self.recorder.open()
-        self.recorder.batch([self.job], {0: content}, {0: self.data})
+        self.recorder.batch([self.saved])
 
     def start(self):
         self.open()
@@ -211,7 +222,7 @@ def test_names_that_the_user_chose(bench):
     """Experiment and run name of the options win."""
     mlflow = Mlflow(True, None, "digits", "first", ())
     record = replace(bench.record, options=replace(OPTIONS, mlflow=mlflow))
-    SweepRecorder(record, bench.tracker, Ledger(bench.folder / "sweep.json", {})).open()
+    bench.recorder_of(record).open()
     assert (bench.tracker.sweep.experiment, bench.tracker.sweep.name) == ("digits", "first")
 
 
@@ -313,9 +324,7 @@ def test_snapshot(bench):
     patch = b"diff --git \xe9\r\n"
     code = replace(bench.record.code, source=source, pushed=False, patch=patch)
     record = replace(bench.record, code=code)
-    bench.recorder = SweepRecorder(
-        record, bench.tracker, Ledger(bench.folder / "sweep.json", record.ledger_head())
-    )
+    bench.recorder = bench.recorder_of(record)
 
     bench.start()
 
@@ -392,7 +401,7 @@ def test_server_on_loopback(bench):
     port = server.server_address[1]
     host = replace(HOST, gateway="127.0.0.2")
     record = replace(bench.record, code=replace(bench.record.code, host=host))
-    bench.recorder = SweepRecorder(record, bench.tracker, Ledger(bench.folder / "l.json", {}))
+    bench.recorder = bench.recorder_of(record)
     bench.tracker.store = StoreAccess(url=f"http://localhost:{port}", url_variable="MLFLOW_URI")
     before = threading.active_count()
 

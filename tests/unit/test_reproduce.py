@@ -99,7 +99,11 @@ def test_container(bench):
         boundary=Boundary(
             user=None, cap_drop=("ALL",), security_opt=("no-new-privileges:true",), init=True
         ),
-        environment=(("MLFLOW_RUN_ID", "run-0"), ("PYTHONUNBUFFERED", "1")),
+        environment=(
+            ("MLFLOW_RUN_ID", "run-0"),
+            ("PYTHONUNBUFFERED", "1"),
+            ("HYDRA_DOCKER_ATTEMPT", "1"),
+        ),
         mounts=(
             Mount(f"{bench.output}/0", "/home/ada/project/multirun/then/0"),
             Mount(f"{bench.output}/0/.docker/config.yaml", "/hydra/config.yaml", read_only=True),

@@ -52,6 +52,7 @@ class Notes:
     ends: dict[int, tuple[Outcome, str | None]] = field(default_factory=dict)
     attempts: list[tuple[object, ...]] = field(default_factory=list)
     order: list[tuple[str, int]] = field(default_factory=list)
+    forgotten: list[int] = field(default_factory=list)
 
     def starting(self, job, spec):
         self._note("starting", job)
@@ -71,6 +72,9 @@ class Notes:
     def ended(self, job, outcome, container, state):
         self.ends[job.number] = (outcome, container)
         self._note("ended", job)
+
+    def settled(self, job):
+        self.forgotten.append(job.number)
 
     def _note(self, event, job):
         self.order.append((event, job.number))
