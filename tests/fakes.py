@@ -25,6 +25,7 @@ from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError,
 from hydra_plugins.hydra_docker_launcher._option_values import Volume
 from hydra_plugins.hydra_docker_launcher._options import JobOptions, parse
 from hydra_plugins.hydra_docker_launcher._tracking import (
+    JOB_TAG,
     JobRun,
     JobRunEnd,
     PastRun,
@@ -332,11 +333,18 @@ def _number(spec: ContainerSpec) -> int:
 
 @dataclass
 class FakeTracker:
-    """A tracking system that only writes down what it is told. ``broken`` methods raise."""
+    """A tracking system that only writes down what it is told. ``broken`` methods raise.
+
+    ``down`` is a store that does not answer: every method raises, and nothing is written down.
+    """
 
     store: StoreAccess = field(default_factory=StoreAccess)
     broken: frozenset[str] = frozenset()
+    down: bool = False
     sweep: SweepRun | None = None
+    #: The run and the experiment of a sweep that was taken up.
+    joined: tuple[str, str] | None = None
+    #: The runs that are there, and those that have ended.
     jobs: dict[str, JobRun] = field(default_factory=dict)
     ends: dict[str | None, JobRunEnd] = field(default_factory=dict)
     #: What has become of the parent run, in order.
@@ -348,14 +356,36 @@ class FakeTracker:
         self.statuses.append("RUNNING")
         return "parent"
 
+    def join_sweep(self, run_id: str, experiment: str) -> None:
+        self._may("join_sweep")
+        self.joined = run_id, experiment
+        self.statuses.append("RUNNING")
+
     def access(self) -> StoreAccess:
         return self.store
 
+    def job_runs(self) -> Mapping[int, str]:
+        self._may("job_runs")
+        return {int(job.tags[JOB_TAG]): run_id for run_id, job in self.jobs.items()}
+
     def open_job(self, job: JobRun) -> str | None:
+        """Start ``run-3`` for job 3; once that has ended, ``run-3-2``."""
         self._may("open_job")
-        run_id = f"run-{job.tags['hydra.docker.job']}"
+        number = job.tags[JOB_TAG]
+        earlier = sum(known.tags[JOB_TAG] == number for known in self.jobs.values())
+        run_id = self.job_runs().get(int(number))
+        if run_id is None or run_id in self.ends:
+            run_id = f"run-{number}" + (f"-{earlier + 1}" if earlier else "")
         self.jobs[run_id] = job
         return run_id
+
+    def reopen_job(self, run_id: str | None, tags: Mapping[str, str | None]) -> None:
+        self._may("reopen_job")
+        if run_id is not None:
+            tags = {**self.jobs[run_id].tags, **tags}
+            kept = {name: value for name, value in tags.items() if value is not None}
+            self.jobs[run_id] = replace(self.jobs[run_id], tags=kept)
+            self.ends.pop(run_id, None)
 
     def job_environment(self, run_id: str | None) -> tuple[tuple[str, str], ...]:
         return () if run_id is None else (("MLFLOW_RUN_ID", run_id),)
@@ -372,9 +402,12 @@ class FakeTracker:
         self._may("close_sweep")
         self.statuses.append(status.value)
 
+    def answers(self) -> bool:
+        return not self.down
+
     def _may(self, method: str) -> None:
-        if method in self.broken:
-            raise TrackingError(f"{method}: the store does not answer")
+        if self.down or method in self.broken:
+            raise TrackingError(f"{method}: the store does not answer", transient=True)
 
 
 @dataclass

@@ -47,7 +47,14 @@ class TaskError(DockerLauncherError):
 
 
 class TrackingError(DockerLauncherError):
-    """The tracking store cannot be used from here, or not from inside a container."""
+    """The tracking store cannot be used from here, or not from inside a container.
+
+    ``transient``: asking again later may help (a server that is down, a locked database).
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class ReproduceError(DockerLauncherError):

@@ -106,15 +106,31 @@ class Store:
         self.database.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.database, timeout=20)) as db:
             db.execute("PRAGMA user_version").fetchall()
-        for path in (self.database, self.database.parent):
-            if not os.access(path, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        self._check_writable()
         if self.link is not None and not self.link.is_symlink():
             try:
                 self.link.symlink_to(Path(STORE_FOLDER, DATABASE))
             except FileExistsError:
                 if not self.link.is_symlink():  # else a sweep beside this one was quicker
                     raise
+
+    def check_unlocked(self, timeout: float) -> None:
+        """Raise OSError or sqlite3.Error where an SQLite store cannot be written to.
+
+        ``timeout``: how long to wait for others that write, in seconds.
+        """
+        if self.database is None:
+            return
+        self._check_writable()
+        uri = f"file:{quote(str(self.database))}?mode=rw"  # which makes no file
+        with closing(sqlite3.connect(uri, uri=True, timeout=timeout)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.rollback()
+
+    def _check_writable(self) -> None:
+        for path in (self.database, self.database.parent) if self.database else ():
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     def artifact_location(self, experiment: str) -> str | None:
         """Return where a new experiment keeps its artifacts (None: where the store puts them)."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 import re
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
@@ -47,15 +50,30 @@ from ._mlflow_names import (
     named,
     shortened,
 )
+from ._mlflow_patience import bounded, insist, is_transient
 from ._mlflow_store import Store, StoreKind, find_store
 from ._options import LABEL_PREFIX
-from ._tracking import Dataset, JobRun, JobRunEnd, PastRun, RunStatus, StoreAccess, SweepRun
+from ._tracking import (
+    JOB_TAG,
+    OUTCOME_TAG,
+    SWEEP_TAG,
+    Dataset,
+    JobRun,
+    JobRunEnd,
+    PastRun,
+    RunStatus,
+    StoreAccess,
+    SweepRun,
+)
+
+T = TypeVar("T")
 
 _PARENT_RUN = "mlflow.parentRunId"
 _USER = "mlflow.user"
 _ANSWER_TIMEOUT_S = 5
 _SERVER_ERROR = 500
-_MOST_CHILDREN = 50_000  # more than MLflow gives at once, it refuses
+_MOST_RUNS = 50_000  # more than MLflow gives at once, it refuses
+_LARGEST = sys.float_info.max
 _RUN_ID = re.compile(r"[0-9a-f]+")
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -84,31 +102,92 @@ class MlflowTracker:
         _keep_quiet()
         with _reported("open the MLflow store", self._store):
             self._store.prepare()
-            _check_answers(self._store)
-            with _alone(self._store):  # two processes that migrate one database break it
-                client = MlflowClient(self._store.uri)
+            client = _open_client(self._store)
+            with _alone(self._store):
                 experiment = _experiment(client, self._store, sweep.experiment)
-        access = self._store.access(experiment.artifact_location, self._folder, _environment())
-        with _reported("start the run of the sweep", self._store):
-            for path in access.folders:
-                path.mkdir(parents=True, exist_ok=True)
-            tags = self._tags(sweep.tags)
-            run_id = _start_run(client, experiment.experiment_id, sweep.name, tags, sweep.artifacts)
+        access = self._access(experiment)
+        own = sweep.tags.get(SWEEP_TAG)
+        which = {SWEEP_TAG: own} if own else {}
+        start = _Start(
+            "start the run of the sweep", sweep.name, self._tags(sweep.tags), sweep.artifacts
+        )
+        run_id = self._start_run(client, experiment.experiment_id, start, which)
         self._opened = _Opened(client, experiment.experiment_id, run_id, access)
         return run_id
 
+    def join_sweep(self, run_id: str, experiment: str) -> None:
+        """Take up the parent run that another process has opened, and set it running again.
+
+        It keeps the end time that it has until it ends again: MLflow takes none away.
+        """
+        _keep_quiet()
+        if self._store.database is not None and not self._store.database.exists():
+            raise TrackingError(
+                f"The run {run_id} of the sweep is gone: {self._store.database} does not exist."
+            )
+        with _reported(f"take up the run {run_id} of the sweep", self._store):
+            self._store.prepare()
+            client = _open_client(self._store)
+            try:
+                run = client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                raise TrackingError(
+                    f"There is no run {run_id} in {self._store.shown}, where the sweep was tracked "
+                    f"in the MLflow experiment {experiment!r}."
+                ) from error
+            found = client.get_experiment(run.info.experiment_id)
+            _active(self._store, found.name, found)
+            _refuse_deleted_run(self._store, run)
+            access = self._access(found)
+            client.update_run(run_id, status="RUNNING")
+        self._opened = _Opened(client, run.info.experiment_id, run_id, access)
+
     def access(self) -> StoreAccess:
-        """Tell what a container needs to reach the store. Valid after ``open_sweep``."""
+        """Tell what a container needs to reach the store. Valid once a sweep is open."""
         return self._sweep.access
 
-    def open_job(self, job: JobRun) -> str:
-        """Start a child run of the sweep, return its id."""
+    def job_runs(self) -> dict[int, str]:
+        """Return the newest child run of each job of the sweep, by the job's number."""
         sweep = self._sweep
-        tags = {**self._tags(job.tags), _PARENT_RUN: sweep.run_id}
-        with _reported(f"start the run of job {job.name!r}", self._store):
-            return _start_run(
-                sweep.client, sweep.experiment_id, job.name, tags, job.artifacts, job.datasets
-            )
+        found = self._insist(
+            "find the runs of the jobs",
+            lambda: _search(sweep.client, sweep.experiment_id, {_PARENT_RUN: sweep.run_id}),
+        )
+        tagged = [(run.data.tags.get(JOB_TAG, ""), run.info.run_id) for run in found]
+        return {int(number): run_id for number, run_id in tagged if number.isdecimal()}
+
+    def open_job(self, job: JobRun) -> str:
+        """Start a child run of the sweep, return its id.
+
+        One that was begun before for this job, and never closed, is taken up.
+        """
+        sweep = self._sweep
+        number = job.tags.get(JOB_TAG)
+        which = {_PARENT_RUN: sweep.run_id, JOB_TAG: number} if number else {}
+        start = _Start(
+            f"start the run of job {job.name!r}",
+            job.name,
+            {**self._tags(job.tags), _PARENT_RUN: sweep.run_id},
+            job.artifacts,
+            job.datasets,
+            job.started_at,
+        )
+        return self._start_run(sweep.client, sweep.experiment_id, start, which)
+
+    def reopen_job(self, run_id: str | None, tags: Mapping[str, str | None]) -> None:
+        """Set a job's run running again, with further tags (None: without the tag).
+
+        It loses the tag of its outcome; all else that it has logged stays.
+        """
+        if run_id is None:
+            return
+        client = self._sweep.client
+        self._insist(
+            f"set the run {run_id} running again",
+            lambda: _reopen(client, run_id, {OUTCOME_TAG: None, **tags}),
+        )
 
     def job_environment(self, run_id: str | None) -> tuple[tuple[str, str], ...]:
         """Return the variables that lead a script's ``mlflow.log_...`` into the run.
@@ -120,37 +199,64 @@ class MlflowTracker:
         return (("MLFLOW_RUN_ID", run_id), ("MLFLOW_EXPERIMENT_ID", self._sweep.experiment_id))
 
     def close_job(self, run_id: str | None, end: JobRunEnd) -> None:
-        """Log what the end of a job tells, then set the run's status: also if logging failed."""
+        """Log what the end of a job tells, then set the run's status: also if logging failed.
+
+        Where the store does not answer, nothing more is tried. Called again with the same ``end``,
+        it logs what is missing, and nothing twice.
+        """
         if run_id is None:
             return
         client = self._sweep.client
         pieces: dict[str, Callable[[], None]] = {
             "log its params": lambda: _log_params(client, run_id, end.params),
             "log its tags": lambda: _log_tags(client, run_id, end.tags),
-            "log its metrics": lambda: _log_metrics(client, run_id, end.metrics),
+            "log its metrics": lambda: _log_metrics(client, run_id, end.metrics, end.ended_at),
         }
         for name, path in end.files.items():
             pieces[f"log its file {name}"] = _file_logger(client, run_id, name, path)
-        failures: list[str] = []
+        failures: list[TrackingError] = []
         for doing, log in pieces.items():
-            if not self._tried(doing, log, failures) and not self._answers():
-                break  # MLflow would try each of the other pieces for minutes
-        self._tried("set its status", lambda: _end_run(client, run_id, end.status), failures)
+            self._try(doing, log, failures)
+            if failures and failures[-1].transient:
+                break  # each of the other pieces would take its time to fail as well
+        if not any(failure.transient for failure in failures) or self.answers():
+            self._try(
+                "set its status",
+                lambda: _end_run(client, run_id, end.status, end.ended_at),
+                failures,
+            )
         if failures:
-            shown = "\n".join(failures)
-            raise TrackingError(f"MLflow run {run_id} ({end.status.value}) is incomplete:\n{shown}")
+            shown = "\n".join(map(str, failures))
+            raise TrackingError(
+                f"MLflow run {run_id} ({end.status.value}) is incomplete:\n{shown}",
+                transient=any(failure.transient for failure in failures),
+            )
 
     def reopen_sweep(self) -> None:
         """Set the parent run running again: a sweeper has sent another batch."""
         sweep = self._sweep
-        with _reported("set the sweep running again", self._store):
-            sweep.client.update_run(sweep.run_id, status="RUNNING")
+        self._insist(
+            "set the sweep running again",
+            lambda: sweep.client.update_run(sweep.run_id, status="RUNNING"),
+        )
 
     def close_sweep(self, status: RunStatus) -> None:
         """Give the parent run its status."""
         sweep = self._sweep
-        with _reported("set the status of the sweep", self._store):
-            _end_run(sweep.client, sweep.run_id, status)
+        self._insist(
+            "set the status of the sweep",
+            lambda: _end_run(sweep.client, sweep.run_id, status),
+        )
+
+    def answers(self) -> bool:
+        """Tell within seconds whether the store answers. A plugin's store is not asked."""
+        try:
+            with bounded():
+                _check_answers(self._store)
+            self._store.check_unlocked(_ANSWER_TIMEOUT_S)
+        except Exception:  # noqa: BLE001 -- whatever it is, it is no answer
+            return False
+        return True
 
     @property
     def _sweep(self) -> _Opened:
@@ -158,17 +264,43 @@ class MlflowTracker:
             raise TrackingError(f"The MLflow store {self._store.shown} has not been opened yet.")
         return self._opened
 
-    def _tried(self, doing: str, call: Callable[[], None], failures: list[str]) -> bool:
-        try:
-            with _reported(doing, self._store):
-                call()
-        except TrackingError as failure:
-            failures.append(str(failure))
-            return False
-        return True
+    def _access(self, experiment: Experiment) -> StoreAccess:
+        access = self._store.access(experiment.artifact_location, self._folder, _environment())
+        with _reported("make the folders of the MLflow store", self._store):
+            for path in access.folders:
+                path.mkdir(parents=True, exist_ok=True)
+        return access
 
-    def _answers(self) -> bool:
-        return self._tried("reach the store", lambda: _check_answers(self._store), [])
+    def _insist(self, doing: str, call: Callable[[], T]) -> T:
+        """Make a call that is idempotent; where it fails, again, while the store answers."""
+        with _reported(doing, self._store):
+            return insist(call, lambda: _check_answers(self._store))
+
+    def _try(self, doing: str, call: Callable[[], None], failures: list[TrackingError]) -> None:
+        try:
+            self._insist(doing, call)
+        except TrackingError as failure:
+            failures.append(failure)
+
+    def _start_run(
+        self, client: MlflowClient, experiment_id: str, start: _Start, which: Mapping[str, str]
+    ) -> str:
+        """Start a run, or take up the one with the tags ``which`` that was begun before."""
+        run_id = self._insist(
+            start.doing,
+            lambda: (
+                _left_behind(client, experiment_id, which)
+                or _create_run(client, experiment_id, start)
+            ),
+        )
+        try:
+            self._insist(start.doing, lambda: _fill_run(client, run_id, start))
+        except TrackingError:
+            # Nobody else learns the id of this run; the next call takes it up.
+            if self.answers():
+                self._try("end it", lambda: _end_run(client, run_id, RunStatus.FAILED), [])
+            raise
+        return run_id
 
     def _tags(self, tags: Mapping[str, str]) -> dict[str, str]:
         return {_USER: self._user, **tags}
@@ -187,9 +319,7 @@ class MlflowHistory:
                 "to the folder of the sweep, or name its store with --tracking-uri."
             )
         with _reported("open the MLflow store", self._store):
-            _check_answers(self._store)
-            with _alone(self._store):
-                self._client = MlflowClient(self._store.uri)
+            self._client = _open_client(self._store)
 
     def run(self, run_id: str) -> PastRun:
         with _reported(f"find the run {run_id}", self._store):
@@ -203,12 +333,7 @@ class MlflowHistory:
                 ids = ", ".join(run.info.run_id for run in found[:5])
                 raise TrackingError(f"Several runs begin with {run_id}: {ids}. Give more digits.")
             (run,) = found
-            if run.info.lifecycle_stage != "active":
-                raise TrackingError(
-                    f"The run {run.info.run_id} in {self._store.shown} is deleted. Restore it with "
-                    f"`MLFLOW_TRACKING_URI={self._store.shown} mlflow runs restore --run-id "
-                    f"{run.info.run_id}`."
-                )
+            _refuse_deleted_run(self._store, run)
             return self._past_run(run)
 
     def _find(self, run_id: str) -> list[Run]:
@@ -227,12 +352,7 @@ class MlflowHistory:
     def children(self, run: PastRun) -> tuple[PastRun, ...]:
         with _reported(f"find the jobs of the sweep {run.id}", self._store):
             experiment = self._client.get_run(run.id).info.experiment_id
-            found = self._client.search_runs(
-                [experiment],
-                filter_string=f"tags.`{_PARENT_RUN}` = '{run.id}'",
-                order_by=["attributes.start_time ASC"],
-                max_results=_MOST_CHILDREN,
-            )
+            found = _search(self._client, experiment, {_PARENT_RUN: run.id})
             return tuple(self._past_run(child) for child in found)
 
     def artifact(self, run_id: str, name: str) -> bytes | None:
@@ -254,8 +374,20 @@ class MlflowHistory:
 
 
 @dataclass(frozen=True, slots=True)
+class _Start:
+    """What a run is started with. ``doing`` is what its errors call it."""
+
+    doing: str
+    name: str
+    tags: Mapping[str, str]
+    artifacts: Mapping[str, str | bytes]
+    datasets: Sequence[Dataset] = ()
+    started_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Opened:
-    """What is known from ``open_sweep`` on."""
+    """What is known once a sweep is opened or joined."""
 
     client: MlflowClient
     experiment_id: str
@@ -267,7 +399,8 @@ class _Opened:
 def _reported(doing: str, store: Store) -> Iterator[None]:
     """The boundary: whatever MLflow and the store below it raise becomes a TrackingError."""
     try:
-        yield
+        with bounded():
+            yield
     except TrackingError:
         raise
     # MLflow lets errors of SQLAlchemy, requests and plugins through, and knows no common root.
@@ -275,7 +408,8 @@ def _reported(doing: str, store: Store) -> Iterator[None]:
         message = store.masked(str(error)).strip() or type(error).__name__
         first_line = message.splitlines()[0]
         raise TrackingError(
-            f"Could not {doing} ({store.shown}): {first_line}\n{_way_out(store, first_line)}"
+            f"Could not {doing} ({store.shown}): {first_line}\n{_way_out(store, first_line)}",
+            transient=is_transient(error),
         ) from error
 
 
@@ -324,12 +458,18 @@ def _check_answers(store: Store) -> None:
         )
         # Anything less is an answer: a proxy before the server may not know /health.
         if answer.status_code >= _SERVER_ERROR:
-            raise MlflowException(f"the server answers with status {answer.status_code}")
+            raise ConnectionError(f"the server answers with status {answer.status_code}")
     if store.kind is StoreKind.DATABASE:
         parts = urlsplit(store.uri)
         port = parts.port or _DATABASE_PORTS[parts.scheme.partition("+")[0]]
         if parts.hostname:
             socket.create_connection((parts.hostname, port), _ANSWER_TIMEOUT_S).close()
+
+
+def _open_client(store: Store) -> MlflowClient:
+    _check_answers(store)
+    with _alone(store):  # two processes that migrate one database break it
+        return MlflowClient(store.uri)
 
 
 @contextmanager
@@ -356,6 +496,11 @@ def _experiment(client: MlflowClient, store: Store, name: str) -> Experiment:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         found = client.get_experiment_by_name(name)
+    return _active(store, name, found)
+
+
+def _active(store: Store, name: str, found: Experiment | None) -> Experiment:
+    """Return the experiment, or say how to get it back where it is deleted."""
     if found is None or found.lifecycle_stage != "active":
         which = "" if found is None else f" --experiment-id {found.experiment_id}"
         raise TrackingError(
@@ -366,27 +511,77 @@ def _experiment(client: MlflowClient, store: Store, name: str) -> Experiment:
     return found
 
 
-def _start_run(
-    client: MlflowClient,
-    experiment_id: str,
-    name: str,
-    tags: Mapping[str, str],
-    artifacts: Mapping[str, str | bytes],
-    datasets: Sequence[Dataset] = (),
-) -> str:
-    texts = {key: shortened(value, LONGEST_TAG) for key, value in named(tags).items()}
-    run_id: str = client.create_run(experiment_id, tags=texts, run_name=name).info.run_id
-    try:
-        for file_name, content in artifacts.items():
-            _log_content(client, run_id, file_name, content)
-        inputs = _dataset_inputs(datasets)
-        for start in range(0, len(inputs), MOST_DATASETS):
-            client.log_inputs(run_id, inputs[start : start + MOST_DATASETS])
-    except Exception:
-        with suppress(MlflowException):  # nobody else learns the id of this run
-            _end_run(client, run_id, RunStatus.FAILED)
-        raise
-    return run_id
+def _refuse_deleted_run(store: Store, run: Run) -> None:
+    if run.info.lifecycle_stage != "active":
+        raise TrackingError(
+            f"The run {run.info.run_id} in {store.shown} is deleted. Restore it with "
+            f"`MLFLOW_TRACKING_URI={store.shown} mlflow runs restore --run-id {run.info.run_id}`."
+        )
+
+
+def _search(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
+    """Return the runs that have all these tags, in the order in which they were started."""
+    found: list[Run] = []
+    page: str | None = ""
+    while page is not None:
+        answer = client.search_runs(
+            [experiment_id],
+            filter_string=" and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items()),
+            max_results=_MOST_RUNS,
+            order_by=["attributes.start_time ASC"],
+            page_token=page or None,
+        )
+        found += answer
+        page = answer.token or None
+    return found
+
+
+def _left_behind(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> str | None:
+    """Return the newest run with these tags that was started and never closed, if there is one."""
+    if not tags:
+        return None
+    child = _PARENT_RUN in tags
+    found = [
+        run.info.run_id
+        for run in _search(client, experiment_id, tags)
+        if run.info.status in ("RUNNING", "FAILED")
+        if OUTCOME_TAG not in run.data.tags
+        if (_PARENT_RUN in run.data.tags) == child
+    ]
+    return found[-1] if found else None
+
+
+def _create_run(client: MlflowClient, experiment_id: str, start: _Start) -> str:
+    tags = {key: shortened(value, LONGEST_TAG) for key, value in named(start.tags).items()}
+    run = client.create_run(
+        experiment_id, _milliseconds(start.started_at), tags=tags, run_name=start.name
+    )
+    return str(run.info.run_id)
+
+
+def _fill_run(client: MlflowClient, run_id: str, start: _Start) -> None:
+    """Log what a run is started with, over what is there already."""
+    if client.get_run(run_id).info.status != "RUNNING":
+        _reopen(client, run_id, start.tags)
+    for file_name, content in start.artifacts.items():
+        _log_content(client, run_id, file_name, content)
+    inputs = _dataset_inputs(start.datasets)
+    for first in range(0, len(inputs), MOST_DATASETS):
+        client.log_inputs(run_id, inputs[first : first + MOST_DATASETS])
+
+
+def _reopen(client: MlflowClient, run_id: str, tags: Mapping[str, str | None]) -> None:
+    there = client.get_run(run_id).data.tags
+    for name in named({name: "" for name, value in tags.items() if value is None}):
+        if name in there:
+            client.delete_tag(run_id, name)
+    _log_tags(client, run_id, {name: value for name, value in tags.items() if value is not None})
+    client.update_run(run_id, status="RUNNING")
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    """Return a time as MLflow wants it."""
+    return None if seconds is None else int(seconds * 1000)
 
 
 def _log_content(client: MlflowClient, run_id: str, name: str, content: str | bytes) -> None:
@@ -423,8 +618,10 @@ def _dataset_inputs(datasets: Sequence[Dataset]) -> list[DatasetInput]:
     return list(inputs.values())
 
 
-def _end_run(client: MlflowClient, run_id: str, status: RunStatus) -> None:
-    client.set_terminated(run_id, status=status.value)
+def _end_run(
+    client: MlflowClient, run_id: str, status: RunStatus, ended_at: float | None = None
+) -> None:
+    client.set_terminated(run_id, status.value, _milliseconds(ended_at))
 
 
 def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, object]) -> None:
@@ -442,10 +639,39 @@ def _log_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Non
     client.log_batch(run_id, tags=new)
 
 
-def _log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float]) -> None:
-    now = int(time.time() * 1000)
-    new = [Metric(key, float(value), now, 0) for key, value in named(metrics).items()]
+def _log_metrics(
+    client: MlflowClient, run_id: str, metrics: Mapping[str, float], ended_at: float | None
+) -> None:
+    """Log metrics at the time of the end, but for those that a call before this one has logged."""
+    if not metrics:
+        return
+    there = client.get_run(run_id).data.metrics
+    time_ms = int((time.time() if ended_at is None else ended_at) * 1000)
+    exactly = None if ended_at is None else time_ms
+    new = [
+        Metric(key, float(value), time_ms, 0)
+        for key, value in named(metrics).items()
+        if key not in there or not _is_logged(client, run_id, key, float(value), exactly)
+    ]
     client.log_batch(run_id, metrics=new)
+
+
+def _is_logged(
+    client: MlflowClient, run_id: str, key: str, value: float, time_ms: int | None
+) -> bool:
+    """Tell whether a metric has this value at this time (None: as its newest one), at step 0."""
+    values = [metric for metric in client.get_metric_history(run_id, key) if metric.step == 0]
+    values.sort(key=lambda metric: int(metric.timestamp))
+    if time_ms is not None:
+        values = [metric for metric in values if metric.timestamp == time_ms]
+    return any(_same(metric.value, value) for metric in values[-1:])
+
+
+def _same(one: float, other: float) -> bool:
+    """Compare numbers as stores keep them: infinity is the largest one there."""
+    if math.isnan(one) or math.isnan(other):
+        return math.isnan(one) and math.isnan(other)
+    return max(-_LARGEST, min(_LARGEST, one)) == max(-_LARGEST, min(_LARGEST, other))
 
 
 def _file_logger(client: MlflowClient, run_id: str, name: str, path: Path) -> Callable[[], None]:

@@ -15,10 +15,7 @@ from . import _data_identity, _job_record, _provenance
 from ._data_identity import DataIdentity
 from ._errors import ReproduceError
 from ._job_record import JobRecord
-from ._options import LABEL_PREFIX
-from ._tracking import History, PastRun
-
-JOB_TAG = f"{LABEL_PREFIX}job"
+from ._tracking import JOB_TAG, History, PastRun
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from ._options import LABEL_PREFIX
+
+#: The tag of a child run that holds the number of its job.
+JOB_TAG = f"{LABEL_PREFIX}job"
+#: The tag of a child run that tells how its job has ended.
+OUTCOME_TAG = f"{LABEL_PREFIX}outcome"
+#: The tag of all runs of a sweep that holds the sweep's own id.
+SWEEP_TAG = f"{LABEL_PREFIX}sweep"
+
 
 class RunStatus(str, Enum):
     """Final status of a run, in MLflow's words."""
@@ -51,6 +60,8 @@ class JobRun:
     #: File name in the run's artifacts -> text, or bytes.
     artifacts: Mapping[str, str | bytes] = field(default_factory=dict)
     datasets: tuple[Dataset, ...] = ()
+    #: When it started, in seconds since the epoch; None: now.
+    started_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,8 @@ class JobRunEnd:
     tags: Mapping[str, str] = field(default_factory=dict)
     #: File name in the run's artifacts -> file on the host (one that is missing is left out).
     files: Mapping[str, Path] = field(default_factory=dict)
+    #: When it ended, in seconds since the epoch; None: now. The time of the metrics as well.
+    ended_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,31 +121,55 @@ class History(Protocol):
 
 
 class Tracker(Protocol):
-    """One tracking system. Methods but ``open_sweep`` may be called from several threads at once.
+    """One tracking system. All methods that concern a job may be called from several threads.
 
-    Every method raises ``TrackingError`` when the store does not do what it is asked for.
+    Every method but ``answers`` raises ``TrackingError`` when the store does not do what it is
+    asked for, within seconds where it does not answer. Each may then be called again: what a call
+    that failed has left half done is taken up, nothing is logged twice.
     """
 
     def open_sweep(self, sweep: SweepRun) -> str | None:
         """Make the store usable (once, on the host), start the parent run, return its id."""
 
+    def join_sweep(self, run_id: str, experiment: str) -> None:
+        """Take up the parent run that another process has opened, and set it running again."""
+
     def access(self) -> StoreAccess:
-        """Tell what a container needs to reach the store. Valid after ``open_sweep``."""
+        """Tell what a container needs to reach the store. Valid once a sweep is open."""
+
+    def job_runs(self) -> Mapping[int, str]:
+        """Return the newest child run of each job of the sweep, by the job's number."""
 
     def open_job(self, job: JobRun) -> str | None:
-        """Start a child run of the sweep, return its id (None: nothing is tracked)."""
+        """Start a child run of the sweep, return its id (None: nothing is tracked).
+
+        A child run with the same tag ``JOB_TAG`` that was started, but has no ``OUTCOME_TAG``, is
+        taken up: it is what a call that failed, or a process that died, has left.
+        """
+
+    def reopen_job(self, run_id: str | None, tags: Mapping[str, str | None]) -> None:
+        """Set a job's run running again, with further tags (None: without the tag).
+
+        What it has logged stays, but for its ``OUTCOME_TAG``: it has none until it is closed again.
+        """
 
     def job_environment(self, run_id: str | None) -> tuple[tuple[str, str], ...]:
         """Return the environment variables that lead a job's own logging into its run."""
 
     def close_job(self, run_id: str | None, end: JobRunEnd) -> None:
-        """Log what the end of a job tells, and give its run the final status."""
+        """Log what the end of a job tells, and give its run the final status.
+
+        Called again with the same ``end`` it logs what is missing, and nothing twice.
+        """
 
     def reopen_sweep(self) -> None:
         """Set the parent run running again: a sweeper has sent another batch."""
 
     def close_sweep(self, status: RunStatus) -> None:
         """Give the parent run its status."""
+
+    def answers(self) -> bool:
+        """Tell within seconds whether the store answers."""
 
 
 class NoTracker:
@@ -141,10 +178,19 @@ class NoTracker:
     def open_sweep(self, sweep: SweepRun) -> str | None:
         return None
 
+    def join_sweep(self, run_id: str, experiment: str) -> None:
+        return None
+
     def access(self) -> StoreAccess:
         return StoreAccess()
 
+    def job_runs(self) -> Mapping[int, str]:
+        return {}
+
     def open_job(self, job: JobRun) -> str | None:
+        return None
+
+    def reopen_job(self, run_id: str | None, tags: Mapping[str, str | None]) -> None:
         return None
 
     def job_environment(self, run_id: str | None) -> tuple[tuple[str, str], ...]:
@@ -158,3 +204,6 @@ class NoTracker:
 
     def close_sweep(self, status: RunStatus) -> None:
         return None
+
+    def answers(self) -> bool:
+        return True

@@ -70,6 +70,7 @@ ORDER = (
     "_delivery",
     # track: the store, and how containers reach it; all of that pinned
     "_mlflow_names",
+    "_mlflow_patience",
     "_mlflow_store",
     "_relay",
     "_clone",
