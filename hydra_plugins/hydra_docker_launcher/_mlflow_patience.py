@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +55,7 @@ _OF_SYSTEM = frozenset(
         errno.ENETUNREACH,
         errno.ENOSPC,
         errno.ESTALE,
+        socket.EAI_AGAIN,
     }
 )
 

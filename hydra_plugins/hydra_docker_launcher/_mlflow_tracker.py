@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -174,7 +174,9 @@ class MlflowTracker:
             job.datasets,
             job.started_at,
         )
-        return self._start_run(sweep.client, sweep.experiment_id, start, which)
+        run_id = self._start_run(sweep.client, sweep.experiment_id, start, which)
+        sweep.used.add(run_id)
+        return run_id
 
     def reopen_job(self, run_id: str | None, tags: Mapping[str, str | None]) -> None:
         """Set a job's run running again, with further tags (None: without the tag).
@@ -184,6 +186,7 @@ class MlflowTracker:
         if run_id is None:
             return
         client = self._sweep.client
+        self._sweep.used.add(run_id)
         self._insist(
             f"set the run {run_id} running again",
             lambda: _reopen(client, run_id, {OUTCOME_TAG: None, **tags}),
@@ -207,6 +210,7 @@ class MlflowTracker:
         if run_id is None:
             return
         client = self._sweep.client
+        self._sweep.used.add(run_id)
         pieces: dict[str, Callable[[], None]] = {
             "log its params": lambda: _log_params(client, run_id, end.params),
             "log its tags": lambda: _log_tags(client, run_id, end.tags),
@@ -241,12 +245,26 @@ class MlflowTracker:
         )
 
     def close_sweep(self, status: RunStatus) -> None:
-        """Give the parent run its status."""
+        """Give the parent run its status.
+
+        Runs that the store has started after all, when they were given up and started anew, go to
+        its trash.
+        """
         sweep = self._sweep
+        self._insist("remove runs that were started twice", self._remove_twins)
         self._insist(
             "set the status of the sweep",
             lambda: _end_run(sweep.client, sweep.run_id, status),
         )
+
+    def _remove_twins(self) -> None:
+        sweep = self._sweep
+        runs = _search(sweep.client, sweep.experiment_id, {_PARENT_RUN: sweep.run_id})
+        started = {run.data.tags.get(JOB_TAG) for run in runs if run.info.run_id in sweep.used}
+        for run in runs:
+            twin = run.info.run_id not in sweep.used and run.data.tags.get(JOB_TAG) in started
+            if twin and run.info.status == "RUNNING" and OUTCOME_TAG not in run.data.tags:
+                sweep.client.delete_run(run.info.run_id)
 
     def answers(self) -> bool:
         """Tell within seconds whether the store answers. A plugin's store is not asked."""
@@ -393,6 +411,8 @@ class _Opened:
     experiment_id: str
     run_id: str
     access: StoreAccess
+    #: The runs of jobs that this process knows of.
+    used: set[str] = field(default_factory=set)
 
 
 @contextmanager
@@ -552,22 +572,27 @@ def _left_behind(client: MlflowClient, experiment_id: str, tags: Mapping[str, st
 
 
 def _create_run(client: MlflowClient, experiment_id: str, start: _Start) -> str:
-    tags = {key: shortened(value, LONGEST_TAG) for key, value in named(start.tags).items()}
     run = client.create_run(
-        experiment_id, _milliseconds(start.started_at), tags=tags, run_name=start.name
+        experiment_id, _milliseconds(start.started_at), _as_kept(start.tags), start.name
     )
     return str(run.info.run_id)
 
 
 def _fill_run(client: MlflowClient, run_id: str, start: _Start) -> None:
     """Log what a run is started with, over what is there already."""
-    if client.get_run(run_id).info.status != "RUNNING":
+    run = client.get_run(run_id)
+    if run.info.status != "RUNNING" or _as_kept(start.tags).items() - run.data.tags.items():
         _reopen(client, run_id, start.tags)
     for file_name, content in start.artifacts.items():
         _log_content(client, run_id, file_name, content)
     inputs = _dataset_inputs(start.datasets)
     for first in range(0, len(inputs), MOST_DATASETS):
         client.log_inputs(run_id, inputs[first : first + MOST_DATASETS])
+
+
+def _as_kept(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags with the names and the lengths that MLflow takes."""
+    return {key: shortened(value, LONGEST_TAG) for key, value in named(tags).items()}
 
 
 def _reopen(client: MlflowClient, run_id: str, tags: Mapping[str, str | None]) -> None:
@@ -635,35 +660,31 @@ def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, object])
 
 
 def _log_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
-    new = [RunTag(key, shortened(value, LONGEST_TAG)) for key, value in named(tags).items()]
-    client.log_batch(run_id, tags=new)
+    client.log_batch(run_id, tags=[RunTag(*tag) for tag in _as_kept(tags).items()])
 
 
 def _log_metrics(
     client: MlflowClient, run_id: str, metrics: Mapping[str, float], ended_at: float | None
 ) -> None:
-    """Log metrics at the time of the end, but for those that a call before this one has logged."""
-    if not metrics:
-        return
-    there = client.get_run(run_id).data.metrics
+    """Log metrics at the time of the end; again, they are logged once.
+
+    MLflow keeps one of equal values at equal times. Where the time is not known, those that are
+    there from a call before this one are left out.
+    """
+    there = client.get_run(run_id).data.metrics if metrics and ended_at is None else {}
     time_ms = int((time.time() if ended_at is None else ended_at) * 1000)
-    exactly = None if ended_at is None else time_ms
     new = [
         Metric(key, float(value), time_ms, 0)
         for key, value in named(metrics).items()
-        if key not in there or not _is_logged(client, run_id, key, float(value), exactly)
+        if key not in there or not _is_newest(client, run_id, key, float(value))
     ]
     client.log_batch(run_id, metrics=new)
 
 
-def _is_logged(
-    client: MlflowClient, run_id: str, key: str, value: float, time_ms: int | None
-) -> bool:
-    """Tell whether a metric has this value at this time (None: as its newest one), at step 0."""
+def _is_newest(client: MlflowClient, run_id: str, key: str, value: float) -> bool:
+    """Tell whether the newest of a metric's values at step 0 is this one."""
     values = [metric for metric in client.get_metric_history(run_id, key) if metric.step == 0]
     values.sort(key=lambda metric: int(metric.timestamp))
-    if time_ms is not None:
-        values = [metric for metric in values if metric.timestamp == time_ms]
     return any(_same(metric.value, value) for metric in values[-1:])
 
 
