@@ -100,11 +100,9 @@ class MlflowTracker:
     def open_sweep(self, sweep: SweepRun) -> str:
         """Make the store usable (once, on the host), start the parent run, return its id."""
         _keep_quiet()
-        with _reported("open the MLflow store", self._store):
-            self._store.prepare()
-            client = _open_client(self._store)
-            with _alone(self._store):
-                experiment = _experiment(client, self._store, sweep.experiment)
+        client, experiment = self._insist(
+            "open the MLflow store", lambda: _open(self._store, sweep.experiment)
+        )
         access = self._access(experiment)
         own = sweep.tags.get(SWEEP_TAG)
         which = {SWEEP_TAG: own} if own else {}
@@ -125,24 +123,11 @@ class MlflowTracker:
             raise TrackingError(
                 f"The run {run_id} of the sweep is gone: {self._store.database} does not exist."
             )
-        with _reported(f"take up the run {run_id} of the sweep", self._store):
-            self._store.prepare()
-            client = _open_client(self._store)
-            try:
-                run = client.get_run(run_id)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                raise TrackingError(
-                    f"There is no run {run_id} in {self._store.shown}, where the sweep was tracked "
-                    f"in the MLflow experiment {experiment!r}."
-                ) from error
-            found = client.get_experiment(run.info.experiment_id)
-            _active(self._store, found.name, found)
-            _refuse_deleted_run(self._store, run)
-            access = self._access(found)
-            client.update_run(run_id, status="RUNNING")
-        self._opened = _Opened(client, run.info.experiment_id, run_id, access)
+        doing = f"take up the run {run_id} of the sweep"
+        client, found = self._insist(doing, lambda: _join(self._store, run_id, experiment))
+        access = self._access(found)
+        self._insist(doing, lambda: client.update_run(run_id, status="RUNNING"))
+        self._opened = _Opened(client, found.experiment_id, run_id, access)
 
     def access(self) -> StoreAccess:
         """Tell what a container needs to reach the store. Valid once a sweep is open."""
@@ -337,6 +322,7 @@ class MlflowHistory:
                 "to the folder of the sweep, or name its store with --tracking-uri."
             )
         with _reported("open the MLflow store", self._store):
+            _check_answers(self._store)
             self._client = _open_client(self._store)
 
     def run(self, run_id: str) -> PastRun:
@@ -436,7 +422,9 @@ def _reported(doing: str, store: Store) -> Iterator[None]:
 def _way_out(store: Store, reason: str) -> str:
     if "out-of-date database schema" in reason:
         return f"Back it up, then run: mlflow db upgrade {store.shown}"
-    if store.kind is StoreKind.SQLITE:
+    if "database is locked" in reason:
+        advice = "Another program writes to it and does not end; let it end, or end it"
+    elif store.kind is StoreKind.SQLITE:
         advice = f"Check that {store.database} is an MLflow database, and that you may write to it"
     elif store.kind is StoreKind.SERVER:
         advice = "Check that the server runs, and the address and MLFLOW_TRACKING_* credentials"
@@ -486,8 +474,34 @@ def _check_answers(store: Store) -> None:
             socket.create_connection((parts.hostname, port), _ANSWER_TIMEOUT_S).close()
 
 
+def _open(store: Store, experiment: str) -> tuple[MlflowClient, Experiment]:
+    """Make the store usable, with an experiment of that name in it."""
+    store.prepare()
+    client = _open_client(store)
+    with _alone(store):
+        return client, _experiment(client, store, experiment)
+
+
+def _join(store: Store, run_id: str, experiment: str) -> tuple[MlflowClient, Experiment]:
+    """Find the run of a sweep, and return its experiment, which had that name."""
+    store.prepare()
+    client = _open_client(store)
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise TrackingError(
+            f"There is no run {run_id} in {store.shown}, where the sweep was tracked in the MLflow "
+            f"experiment {experiment!r}."
+        ) from error
+    found = client.get_experiment(run.info.experiment_id)
+    _active(store, found.name, found)
+    _refuse_deleted_run(store, run)
+    return client, found
+
+
 def _open_client(store: Store) -> MlflowClient:
-    _check_answers(store)
     with _alone(store):  # two processes that migrate one database break it
         return MlflowClient(store.uri)
 

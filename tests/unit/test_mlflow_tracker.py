@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from hydra_plugins.hydra_docker_launcher import _mlflow_tracker
+from hydra_plugins.hydra_docker_launcher import _mlflow_patience, _mlflow_tracker
 from hydra_plugins.hydra_docker_launcher._errors import TrackingError
 from hydra_plugins.hydra_docker_launcher._mlflow_tracker import MlflowHistory, MlflowTracker
 from hydra_plugins.hydra_docker_launcher._tracking import (
@@ -41,6 +42,7 @@ SWEEP = SweepRun(
     artifacts={"sweep.yaml": "lr: 0.1,0.2\n"},
 )
 FINISHED = JobRunEnd(RunStatus.FINISHED)
+PATIENCE_S = 60
 
 
 @pytest.fixture(autouse=True)
@@ -732,6 +734,39 @@ def test_server_that_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyPat
         message = refusal(lambda: tracker.open_sweep(SWEEP))
 
     assert "timed out" in message.lower()
+
+
+def test_server_that_hangs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that a server takes and does not answer is given up; it may pass later."""
+    monkeypatch.setattr(_mlflow_patience, "_REQUEST_TIMEOUT_S", 1)
+    monkeypatch.setattr(_mlflow_patience, "_INSISTING_S", 0)
+    asked: list[str] = []
+    over = threading.Event()
+
+    class Hanging(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path.partition("?")[0])
+            if self.path != "/health":
+                over.wait(PATIENCE_S)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hanging) as hanging:
+        threading.Thread(target=hanging.serve_forever).start()
+        tracker = MlflowTracker(f"http://127.0.0.1:{hanging.server_port}", folder, "ann")
+        try:
+            with ThreadPoolExecutor(1) as thread, pytest.raises(TrackingError) as caught:
+                thread.submit(tracker.open_sweep, SWEEP).result(PATIENCE_S)
+        finally:
+            over.set()
+            hanging.shutdown()
+
+    assert caught.value.transient
+    assert "timed out" in str(caught.value).lower()
+    assert asked == ["/health", "/api/2.0/mlflow/experiments/get-by-name"]
 
 
 def test_no_database_server(folder: Path) -> None:
