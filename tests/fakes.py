@@ -366,14 +366,14 @@ class FakeTracker:
 
     def job_runs(self) -> Mapping[int, str]:
         self._may("job_runs")
-        return {int(job.tags[JOB_TAG]): run_id for run_id, job in self.jobs.items()}
+        return self._newest()
 
     def open_job(self, job: JobRun) -> str | None:
         """Start ``run-3`` for job 3; once that has ended, ``run-3-2``."""
         self._may("open_job")
         number = job.tags[JOB_TAG]
         earlier = sum(known.tags[JOB_TAG] == number for known in self.jobs.values())
-        run_id = self.job_runs().get(int(number))
+        run_id = self._newest().get(int(number))
         if run_id is None or run_id in self.ends:
             run_id = f"run-{number}" + (f"-{earlier + 1}" if earlier else "")
         self.jobs[run_id] = job
@@ -404,6 +404,9 @@ class FakeTracker:
 
     def answers(self) -> bool:
         return not self.down
+
+    def _newest(self) -> dict[int, str]:
+        return {int(job.tags[JOB_TAG]): run_id for run_id, job in self.jobs.items()}
 
     def _may(self, method: str) -> None:
         if self.down or method in self.broken:

@@ -244,11 +244,13 @@ class MlflowTracker:
 
     def _remove_twins(self) -> None:
         sweep = self._sweep
-        runs = _search(sweep.client, sweep.experiment_id, {_PARENT_RUN: sweep.run_id})
-        started = {run.data.tags.get(JOB_TAG) for run in runs if run.info.run_id in sweep.used}
-        for run in runs:
-            twin = run.info.run_id not in sweep.used and run.data.tags.get(JOB_TAG) in started
-            if twin and run.info.status == "RUNNING" and OUTCOME_TAG not in run.data.tags:
+        children = {_PARENT_RUN: sweep.run_id}
+        for run in _search(sweep.client, sweep.experiment_id, children, "RUNNING"):
+            number = run.data.tags.get(JOB_TAG)
+            if run.info.run_id in sweep.used or OUTCOME_TAG in run.data.tags or number is None:
+                continue
+            same = _search(sweep.client, sweep.experiment_id, {**children, JOB_TAG: number})
+            if any(other.info.run_id in sweep.used for other in same):
                 sweep.client.delete_run(run.info.run_id)
 
     def answers(self) -> bool:
@@ -553,14 +555,19 @@ def _refuse_deleted_run(store: Store, run: Run) -> None:
         )
 
 
-def _search(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
+def _search(
+    client: MlflowClient, experiment_id: str, tags: Mapping[str, str], status: str | None = None
+) -> list[Run]:
     """Return the runs that have all these tags, in the order in which they were started."""
+    wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    if status is not None:
+        wanted.append(f"attributes.status = '{status}'")
     found: list[Run] = []
     page: str | None = ""
     while page is not None:
         answer = client.search_runs(
             [experiment_id],
-            filter_string=" and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items()),
+            filter_string=" and ".join(wanted),
             max_results=_MOST_RUNS,
             order_by=["attributes.start_time ASC"],
             page_token=page or None,

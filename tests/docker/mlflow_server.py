@@ -14,6 +14,9 @@ from pathlib import Path
 
 from sweep_command import wait_for
 
+#: No telemetry; no processes beside the server's own.
+_QUICK = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
 
 class MlflowServer:
     """A server with its store in ``folder``. Started again, it has the same address and store."""
@@ -34,7 +37,7 @@ class MlflowServer:
             self._process = subprocess.Popen(
                 (sys.executable, "-m", "mlflow", "server", *options, *stores),
                 cwd=self._folder,
-                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+                env={**os.environ, **_QUICK},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
