@@ -21,7 +21,9 @@ from ._errors import TrackingError
 
 T = TypeVar("T")
 
-_REQUEST_TIMEOUT_S = 10
+#: Longer than an MLflow server itself waits for its locked SQLite database. That a server is down
+#: is found out sooner, by the check before each call.
+_REQUEST_TIMEOUT_S = 30
 #: Time in which a call that fails is made again; the last try may begin at its end.
 _INSISTING_S = 10.0
 _PAUSES_S = (0.2, 1.0, 3.0)

@@ -119,7 +119,7 @@ def test_bounds_of_requests(monkeypatch: pytest.MonkeyPatch) -> None:
         with bounded():
             inside.wait()
         left.wait()
-        assert other.result() == ("0", "10")
+        assert other.result() == ("0", "30")
     assert (os.environ.get(RETRIES), os.environ.get(TIMEOUT)) == ("3", None)
 
     monkeypatch.setenv(TIMEOUT, "77")

@@ -813,7 +813,7 @@ def server(tmp_path: Path, migrated: Path) -> Iterator[tuple[str, Callable[[], N
         said = []
         for line in process.stdout:
             said.append(line)
-            if "Application startup complete" in line:
+            if "Uvicorn running on" in line:
                 break
         else:
             pytest.fail("".join(said))
