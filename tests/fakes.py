@@ -405,6 +405,9 @@ class FakeTracker:
     def answers(self) -> bool:
         return not self.down
 
+    def _newest(self) -> dict[int, str]:
+        return {int(job.tags[JOB_TAG]): run_id for run_id, job in self.jobs.items()}
+
     def _may(self, method: str) -> None:
         if self.down or method in self.broken:
             raise TrackingError(f"{method}: the store does not answer", transient=True)

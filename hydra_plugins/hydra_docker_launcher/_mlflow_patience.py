@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,9 @@ from ._errors import TrackingError
 
 T = TypeVar("T")
 
-_REQUEST_TIMEOUT_S = 10
+#: Longer than an MLflow server itself waits for its locked SQLite database. That a server is down
+#: is found out sooner, by the check before each call.
+_REQUEST_TIMEOUT_S = 30
 #: Time in which a call that fails is made again; the last try may begin at its end.
 _INSISTING_S = 10.0
 _PAUSES_S = (0.2, 1.0, 3.0)
@@ -54,6 +57,7 @@ _OF_SYSTEM = frozenset(
         errno.ENETUNREACH,
         errno.ENOSPC,
         errno.ESTALE,
+        socket.EAI_AGAIN,
     }
 )
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -100,11 +100,9 @@ class MlflowTracker:
     def open_sweep(self, sweep: SweepRun) -> str:
         """Make the store usable (once, on the host), start the parent run, return its id."""
         _keep_quiet()
-        with _reported("open the MLflow store", self._store):
-            self._store.prepare()
-            client = _open_client(self._store)
-            with _alone(self._store):
-                experiment = _experiment(client, self._store, sweep.experiment)
+        client, experiment = self._insist(
+            "open the MLflow store", lambda: _open(self._store, sweep.experiment)
+        )
         access = self._access(experiment)
         own = sweep.tags.get(SWEEP_TAG)
         which = {SWEEP_TAG: own} if own else {}
@@ -125,24 +123,11 @@ class MlflowTracker:
             raise TrackingError(
                 f"The run {run_id} of the sweep is gone: {self._store.database} does not exist."
             )
-        with _reported(f"take up the run {run_id} of the sweep", self._store):
-            self._store.prepare()
-            client = _open_client(self._store)
-            try:
-                run = client.get_run(run_id)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                raise TrackingError(
-                    f"There is no run {run_id} in {self._store.shown}, where the sweep was tracked "
-                    f"in the MLflow experiment {experiment!r}."
-                ) from error
-            found = client.get_experiment(run.info.experiment_id)
-            _active(self._store, found.name, found)
-            _refuse_deleted_run(self._store, run)
-            access = self._access(found)
-            client.update_run(run_id, status="RUNNING")
-        self._opened = _Opened(client, run.info.experiment_id, run_id, access)
+        doing = f"take up the run {run_id} of the sweep"
+        client, found = self._insist(doing, lambda: _join(self._store, run_id, experiment))
+        access = self._access(found)
+        self._insist(doing, lambda: client.update_run(run_id, status="RUNNING"))
+        self._opened = _Opened(client, found.experiment_id, run_id, access)
 
     def access(self) -> StoreAccess:
         """Tell what a container needs to reach the store. Valid once a sweep is open."""
@@ -174,7 +159,9 @@ class MlflowTracker:
             job.datasets,
             job.started_at,
         )
-        return self._start_run(sweep.client, sweep.experiment_id, start, which)
+        run_id = self._start_run(sweep.client, sweep.experiment_id, start, which)
+        sweep.used.add(run_id)
+        return run_id
 
     def reopen_job(self, run_id: str | None, tags: Mapping[str, str | None]) -> None:
         """Set a job's run running again, with further tags (None: without the tag).
@@ -184,6 +171,7 @@ class MlflowTracker:
         if run_id is None:
             return
         client = self._sweep.client
+        self._sweep.used.add(run_id)
         self._insist(
             f"set the run {run_id} running again",
             lambda: _reopen(client, run_id, {OUTCOME_TAG: None, **tags}),
@@ -207,6 +195,7 @@ class MlflowTracker:
         if run_id is None:
             return
         client = self._sweep.client
+        self._sweep.used.add(run_id)
         pieces: dict[str, Callable[[], None]] = {
             "log its params": lambda: _log_params(client, run_id, end.params),
             "log its tags": lambda: _log_tags(client, run_id, end.tags),
@@ -241,12 +230,28 @@ class MlflowTracker:
         )
 
     def close_sweep(self, status: RunStatus) -> None:
-        """Give the parent run its status."""
+        """Give the parent run its status.
+
+        Runs that the store has started after all, when they were given up and started anew, go to
+        its trash.
+        """
         sweep = self._sweep
+        self._insist("remove runs that were started twice", self._remove_twins)
         self._insist(
             "set the status of the sweep",
             lambda: _end_run(sweep.client, sweep.run_id, status),
         )
+
+    def _remove_twins(self) -> None:
+        sweep = self._sweep
+        children = {_PARENT_RUN: sweep.run_id}
+        for run in _search(sweep.client, sweep.experiment_id, children, "RUNNING"):
+            number = run.data.tags.get(JOB_TAG)
+            if run.info.run_id in sweep.used or OUTCOME_TAG in run.data.tags or number is None:
+                continue
+            same = _search(sweep.client, sweep.experiment_id, {**children, JOB_TAG: number})
+            if any(other.info.run_id in sweep.used for other in same):
+                sweep.client.delete_run(run.info.run_id)
 
     def answers(self) -> bool:
         """Tell within seconds whether the store answers. A plugin's store is not asked."""
@@ -319,6 +324,7 @@ class MlflowHistory:
                 "to the folder of the sweep, or name its store with --tracking-uri."
             )
         with _reported("open the MLflow store", self._store):
+            _check_answers(self._store)
             self._client = _open_client(self._store)
 
     def run(self, run_id: str) -> PastRun:
@@ -393,6 +399,8 @@ class _Opened:
     experiment_id: str
     run_id: str
     access: StoreAccess
+    #: The runs of jobs that this process knows of.
+    used: set[str] = field(default_factory=set)
 
 
 @contextmanager
@@ -416,7 +424,9 @@ def _reported(doing: str, store: Store) -> Iterator[None]:
 def _way_out(store: Store, reason: str) -> str:
     if "out-of-date database schema" in reason:
         return f"Back it up, then run: mlflow db upgrade {store.shown}"
-    if store.kind is StoreKind.SQLITE:
+    if "database is locked" in reason:
+        advice = "Another program writes to it and does not end; let it end, or end it"
+    elif store.kind is StoreKind.SQLITE:
         advice = f"Check that {store.database} is an MLflow database, and that you may write to it"
     elif store.kind is StoreKind.SERVER:
         advice = "Check that the server runs, and the address and MLFLOW_TRACKING_* credentials"
@@ -466,8 +476,34 @@ def _check_answers(store: Store) -> None:
             socket.create_connection((parts.hostname, port), _ANSWER_TIMEOUT_S).close()
 
 
+def _open(store: Store, experiment: str) -> tuple[MlflowClient, Experiment]:
+    """Make the store usable, with an experiment of that name in it."""
+    store.prepare()
+    client = _open_client(store)
+    with _alone(store):
+        return client, _experiment(client, store, experiment)
+
+
+def _join(store: Store, run_id: str, experiment: str) -> tuple[MlflowClient, Experiment]:
+    """Find the run of a sweep, and return its experiment, which had that name."""
+    store.prepare()
+    client = _open_client(store)
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise TrackingError(
+            f"There is no run {run_id} in {store.shown}, where the sweep was tracked in the MLflow "
+            f"experiment {experiment!r}."
+        ) from error
+    found = client.get_experiment(run.info.experiment_id)
+    _active(store, found.name, found)
+    _refuse_deleted_run(store, run)
+    return client, found
+
+
 def _open_client(store: Store) -> MlflowClient:
-    _check_answers(store)
     with _alone(store):  # two processes that migrate one database break it
         return MlflowClient(store.uri)
 
@@ -519,14 +555,19 @@ def _refuse_deleted_run(store: Store, run: Run) -> None:
         )
 
 
-def _search(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
+def _search(
+    client: MlflowClient, experiment_id: str, tags: Mapping[str, str], status: str | None = None
+) -> list[Run]:
     """Return the runs that have all these tags, in the order in which they were started."""
+    wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    if status is not None:
+        wanted.append(f"attributes.status = '{status}'")
     found: list[Run] = []
     page: str | None = ""
     while page is not None:
         answer = client.search_runs(
             [experiment_id],
-            filter_string=" and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items()),
+            filter_string=" and ".join(wanted),
             max_results=_MOST_RUNS,
             order_by=["attributes.start_time ASC"],
             page_token=page or None,
@@ -552,22 +593,27 @@ def _left_behind(client: MlflowClient, experiment_id: str, tags: Mapping[str, st
 
 
 def _create_run(client: MlflowClient, experiment_id: str, start: _Start) -> str:
-    tags = {key: shortened(value, LONGEST_TAG) for key, value in named(start.tags).items()}
     run = client.create_run(
-        experiment_id, _milliseconds(start.started_at), tags=tags, run_name=start.name
+        experiment_id, _milliseconds(start.started_at), _as_kept(start.tags), start.name
     )
     return str(run.info.run_id)
 
 
 def _fill_run(client: MlflowClient, run_id: str, start: _Start) -> None:
     """Log what a run is started with, over what is there already."""
-    if client.get_run(run_id).info.status != "RUNNING":
+    run = client.get_run(run_id)
+    if run.info.status != "RUNNING" or _as_kept(start.tags).items() - run.data.tags.items():
         _reopen(client, run_id, start.tags)
     for file_name, content in start.artifacts.items():
         _log_content(client, run_id, file_name, content)
     inputs = _dataset_inputs(start.datasets)
     for first in range(0, len(inputs), MOST_DATASETS):
         client.log_inputs(run_id, inputs[first : first + MOST_DATASETS])
+
+
+def _as_kept(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags with the names and the lengths that MLflow takes."""
+    return {key: shortened(value, LONGEST_TAG) for key, value in named(tags).items()}
 
 
 def _reopen(client: MlflowClient, run_id: str, tags: Mapping[str, str | None]) -> None:
@@ -635,35 +681,31 @@ def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, object])
 
 
 def _log_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
-    new = [RunTag(key, shortened(value, LONGEST_TAG)) for key, value in named(tags).items()]
-    client.log_batch(run_id, tags=new)
+    client.log_batch(run_id, tags=[RunTag(*tag) for tag in _as_kept(tags).items()])
 
 
 def _log_metrics(
     client: MlflowClient, run_id: str, metrics: Mapping[str, float], ended_at: float | None
 ) -> None:
-    """Log metrics at the time of the end, but for those that a call before this one has logged."""
-    if not metrics:
-        return
-    there = client.get_run(run_id).data.metrics
+    """Log metrics at the time of the end; again, they are logged once.
+
+    MLflow keeps one of equal values at equal times. Where the time is not known, those that are
+    there from a call before this one are left out.
+    """
+    there = client.get_run(run_id).data.metrics if metrics and ended_at is None else {}
     time_ms = int((time.time() if ended_at is None else ended_at) * 1000)
-    exactly = None if ended_at is None else time_ms
     new = [
         Metric(key, float(value), time_ms, 0)
         for key, value in named(metrics).items()
-        if key not in there or not _is_logged(client, run_id, key, float(value), exactly)
+        if key not in there or not _is_newest(client, run_id, key, float(value))
     ]
     client.log_batch(run_id, metrics=new)
 
 
-def _is_logged(
-    client: MlflowClient, run_id: str, key: str, value: float, time_ms: int | None
-) -> bool:
-    """Tell whether a metric has this value at this time (None: as its newest one), at step 0."""
+def _is_newest(client: MlflowClient, run_id: str, key: str, value: float) -> bool:
+    """Tell whether the newest of a metric's values at step 0 is this one."""
     values = [metric for metric in client.get_metric_history(run_id, key) if metric.step == 0]
     values.sort(key=lambda metric: int(metric.timestamp))
-    if time_ms is not None:
-        values = [metric for metric in values if metric.timestamp == time_ms]
     return any(_same(metric.value, value) for metric in values[-1:])
 
 

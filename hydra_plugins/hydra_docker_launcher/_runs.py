@@ -97,14 +97,16 @@ class Runs:
         """
         while True:
             try:
-                return self._start(job, spec, attempt)
+                run_id = self._start(job, spec, attempt)
             except TrackingError as error:
                 if not error.transient:
                     raise
                 self._failed(error)
+            else:
+                self._down_since = None
+                return run_id
             if not self._wait():
                 return self._ids.get(job.number)
-            time.sleep(PAUSE)
 
     def _start(self, job: SavedJob, spec: ContainerSpec, attempt: int) -> str | None:
         self._join()
@@ -140,6 +142,7 @@ class Runs:
         except TrackingError as error:
             self._failed(error)
             return not error.transient  # what was refused will be refused again
+        self._down_since = None
         return True
 
     def reopen(self) -> None:
@@ -163,10 +166,7 @@ class Runs:
 
     def answers(self) -> bool:
         """Tell whether the store answers: whether what is still to be sent can be."""
-        answers = self._tracker.answers()
-        with self._lock:
-            self._down_since = None if answers else self._down_since or time.monotonic()
-        return answers
+        return self._tracker.answers()
 
     def _job_run(self, job: SavedJob, tags: Mapping[str, str], started: float | None) -> JobRun:
         shared = {
@@ -200,12 +200,13 @@ class Runs:
 
     def _wait(self) -> bool:
         """Wait until the store answers again; tell whether it did in time."""
-        while not self.answers():
+        while True:
             since = self._down_since
             if since is not None and time.monotonic() - since > PATIENCE:
                 return False
             time.sleep(PAUSE)
-        return True
+            if self.answers():
+                return True
 
 
 def _limit_tags(spec: ContainerSpec) -> dict[str, str]:

@@ -11,16 +11,18 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from hydra_plugins.hydra_docker_launcher import _mlflow_tracker
+from hydra_plugins.hydra_docker_launcher import _mlflow_patience, _mlflow_tracker
 from hydra_plugins.hydra_docker_launcher._errors import TrackingError
 from hydra_plugins.hydra_docker_launcher._mlflow_tracker import MlflowHistory, MlflowTracker
 from hydra_plugins.hydra_docker_launcher._tracking import (
@@ -40,6 +42,7 @@ SWEEP = SweepRun(
     artifacts={"sweep.yaml": "lr: 0.1,0.2\n"},
 )
 FINISHED = JobRunEnd(RunStatus.FINISHED)
+PATIENCE_S = 60
 
 
 @pytest.fixture(autouse=True)
@@ -337,20 +340,239 @@ def test_what_fails_does_not_keep_the_rest(
     assert texts(run) == {"log": "log"}
 
 
+@pytest.fixture
+def no_artifacts(folder: Path) -> Callable[[], None]:
+    """A file is where the artifacts shall go, until the test calls this."""
+    root = folder / "mlflow-store" / "artifacts" / "train"
+    root.parent.mkdir()
+    root.touch()
+    return root.unlink
+
+
 def test_run_that_cannot_be_opened(
+    tracker: MlflowTracker,
+    client: MlflowClient,
+    folder: Path,
+    no_artifacts: Callable[[], None],
+) -> None:
+    """A run whose artifacts cannot be written is not left running; the next try takes it up."""
+    tracker.open_sweep(replace(SWEEP, artifacts={}))
+    first = job_run(7, {"try": "1"}, {"config.yaml": "x"})
+
+    message = refusal(lambda: tracker.open_job(first))
+
+    assert message.startswith("Could not start the run of job 'job 7' (sqlite:///")
+    run = runs_of(client)["job 7"]
+    assert run.info.status == "FAILED"
+    no_artifacts()
+    assert tracker.open_job(job_run(7, {"try": "2"}, {"config.yaml": "x"})) == run.info.run_id
+    run = client.get_run(run.info.run_id)
+    assert (run.info.status, run.data.tags["try"]) == ("RUNNING", "2")
+    assert texts(run) == {"config.yaml": "x"}
+
+
+def test_sweep_that_cannot_be_opened(
+    tracker: MlflowTracker, client: MlflowClient, no_artifacts: Callable[[], None]
+) -> None:
+    """The same for the run of the sweep; a sweep of another id gets a run of its own."""
+    sweep = replace(SWEEP, tags={"hydra.docker.sweep": "s1"})
+    refusal(lambda: tracker.open_sweep(sweep))
+    run_id = runs_of(client)["train-10-00-00"].info.run_id
+    no_artifacts()
+
+    assert tracker.open_sweep(sweep) == run_id
+    assert tracker.open_sweep(replace(SWEEP, tags={"hydra.docker.sweep": "s2"})) != run_id
+
+
+# ---- taken up again ------------------------------------------------------------------------------
+
+
+def job_run(
+    number: int,
+    tags: Mapping[str, str] | None = None,
+    artifacts: Mapping[str, str | bytes] | None = None,
+    **times: float,
+) -> JobRun:
+    tags = {"hydra.docker.job": str(number), **(tags or {})}
+    return JobRun(f"job {number}", tags, artifacts or {}, **times)
+
+
+def test_sweep_of_another_process(
     tracker: MlflowTracker, client: MlflowClient, folder: Path
 ) -> None:
-    """A run whose artifacts cannot be written is not left running."""
+    """A sweep that is taken up is used as by the process that opened it."""
+    parent = tracker.open_sweep(SWEEP)
+    begun = tracker.open_job(job_run(0))
+    tracker.close_sweep(RunStatus.KILLED)
+    other = MlflowTracker(None, folder, "ben")
+
+    other.join_sweep(parent, "train")
+
+    assert client.get_run(parent).info.status == "RUNNING"
+    assert other.access() == tracker.access()
+    assert other.job_environment(begun) == tracker.job_environment(begun)
+    assert other.open_job(job_run(0)) == begun
+    started = client.get_run(other.open_job(job_run(1)))
+    assert started.data.tags["mlflow.parentRunId"] == parent
+    assert close_and_get(other, client, FINISHED, begun).info.status == "FINISHED"
+    other.close_sweep(RunStatus.FINISHED)
+    assert client.get_run(parent).info.status == "FINISHED"
+
+
+def test_sweep_that_is_gone(tracker: MlflowTracker, client: MlflowClient, folder: Path) -> None:
+    """A sweep whose run is not there, or deleted, is not taken up."""
+    parent = tracker.open_sweep(SWEEP)
+    store = f"sqlite:///{folder}/mlflow-store/mlflow.db"
+    other = MlflowTracker(None, folder, "ann")
+    restore = f"`MLFLOW_TRACKING_URI={store} mlflow"
+
+    assert refusal(lambda: other.join_sweep("0" * 32, "train")) == (
+        f"There is no run {'0' * 32} in {store}, where the sweep was tracked in the MLflow "
+        "experiment 'train'."
+    )
+    client.delete_run(parent)
+    assert refusal(lambda: other.join_sweep(parent, "train")) == (
+        f"The run {parent} in {store} is deleted. Restore it with "
+        f"{restore} runs restore --run-id {parent}`."
+    )
+    client.restore_run(parent)
+    experiment_id = client.get_run(parent).info.experiment_id
+    client.delete_experiment(experiment_id)
+    assert f"{restore} experiments restore --experiment-id {experiment_id}`" in refusal(
+        lambda: other.join_sweep(parent, "train")
+    )
+    assert "has not been opened yet" in refusal(other.access)
+
+
+def test_store_of_a_sweep_is_gone(tracker: MlflowTracker, folder: Path) -> None:
+    """Where the store is gone, no empty one is made in its place."""
+    parent = tracker.open_sweep(SWEEP)
+    shutil.rmtree(folder / "mlflow-store")
+    (folder / "mlflow.db").unlink()
+    other = MlflowTracker(None, folder, "ann")
+
+    assert refusal(lambda: other.join_sweep(parent, "train")) == (
+        f"The run {parent} of the sweep is gone: {folder}/mlflow-store/mlflow.db does not exist."
+    )
+    assert not other.answers()
+    assert list(folder.iterdir()) == []
+
+
+def test_runs_of_the_jobs(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """The newest run of each job; what scripts have started beside it is none of them."""
+    other_sweep = tracker.open_sweep(SWEEP)
+    tracker.open_job(job_run(5))
+    tracker.open_sweep(SWEEP)
+    first = tracker.open_job(job_run(0, started_at=100.0))
+    tracker.close_job(first, replace(FINISHED, tags={"hydra.docker.outcome": "error"}))
+    again = tracker.open_job(job_run(0, started_at=200.0))
+    second = tracker.open_job(job_run(1, started_at=50.0))
+    experiment_id = client.get_run(other_sweep).info.experiment_id
+    client.create_run(experiment_id, tags={"mlflow.parentRunId": again, "hydra.docker.job": "0"})
+
+    assert len({first, again, second}) == 3
+    assert tracker.job_runs() == {0: again, 1: second}
+
+
+def test_run_that_goes_on(tracker: MlflowTracker, client: MlflowClient, tmp_path: Path) -> None:
+    """A run that is opened again keeps what it has, but for its outcome, until its next end."""
+    tracker.open_sweep(SWEEP)
+    run_id = tracker.open_job(job_run(0, artifacts={"config.yaml": "lr: 1\n"}))
+    tags = {"hydra.docker.outcome": "out of memory", "hydra.docker.cause": "all of 2g"}
+    (tmp_path / "log").write_text("first")
+    end = JobRunEnd(RunStatus.FAILED, {"lr": 1}, {"loss": 2.0}, tags, {"log": tmp_path / "log"})
+    tracker.close_job(run_id, end)
+
+    tracker.reopen_job(
+        run_id,
+        {"hydra.docker.attempt": "2", "hydra.docker.cause": None, "never.there": None},
+    )
+
+    run = client.get_run(run_id)
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["hydra.docker.attempt"] == "2"
+    assert not run.data.tags.keys() & {*tags, "never.there"}
+    assert texts(run) == {"config.yaml": "lr: 1\n", "log": "first"}
+    assert (run.data.params, run.data.metrics) == ({"lr": "1"}, {"loss": 2.0})
+    tracker.reopen_job(None, {})
+
+
+def test_times(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """A run that is written down later tells when its job has run."""
+    tracker.open_sweep(SWEEP)
+    run_id = tracker.open_job(job_run(0, started_at=1000.25))
+
+    run = close_and_get(
+        tracker,
+        client,
+        JobRunEnd(RunStatus.FINISHED, metrics={"loss": 1.0}, ended_at=2000.5),
+        run_id,
+    )
+
+    assert (run.info.start_time, run.info.end_time) == (1000250, 2000500)
+    (loss,) = client.get_metric_history(run_id, "loss")
+    assert loss.timestamp == 2000500
+
+
+@pytest.mark.parametrize("ended_at", [2000.5, None])
+def test_closed_twice(
+    tracker: MlflowTracker, client: MlflowClient, tmp_path: Path, ended_at: float | None
+) -> None:
+    """A close that is made again, after a crash in its middle, ends in the same state."""
+    tracker.open_sweep(SWEEP)
+    run_id = tracker.open_job(job_run(0))
+    client.log_metric(run_id, "loss", 3.0, timestamp=1000, step=0)
+    client.log_metric(run_id, "loss", 2.0, timestamp=1001, step=1)
+    metrics = {"loss": 1.0, "nan": float("nan"), "inf": float("-inf"), "return_value": 0.1}
+    (tmp_path / "log").write_text("half")
+    end = JobRunEnd(
+        RunStatus.FINISHED, {"lr": 0.1}, metrics, {"exit": "0"}, {"log": tmp_path / "log"}, ended_at
+    )
+    tracker.close_job(run_id, replace(end, params={}, tags={}))
+    (tmp_path / "log").write_text("whole")
+
+    for _ in range(2):
+        run = close_and_get(tracker, client, end, run_id)
+
+    assert [
+        [metric.value for metric in client.get_metric_history(run_id, name)]
+        for name in ("return_value", "inf", "loss")
+    ] == [[0.1], [-sys.float_info.max], [3.0, 2.0, 1.0]]
+    assert len(client.get_metric_history(run_id, "nan")) == 1
+    assert (run.info.status, run.data.params, run.data.tags["exit"]) == (
+        "FINISHED",
+        {"lr": "0.1"},
+        "0",
+    )
+    assert texts(run) == {"log": "whole"}
+
+
+def test_runs_that_were_started_twice(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """A run that the store made after the launcher had given it up does not stay running.
+
+    The runs of other jobs, which end later, do.
+    """
     parent = tracker.open_sweep(SWEEP)
     experiment_id = client.get_run(parent).info.experiment_id
-    shutil.rmtree(folder / "mlflow-store" / "artifacts" / "train")
-    (folder / "mlflow-store" / "artifacts" / "train").touch()
 
-    message = refusal(lambda: tracker.open_job(JobRun("job-7", artifacts={"config.yaml": "x"})))
+    def beside(number: str) -> str:
+        tags = {"mlflow.parentRunId": parent, "hydra.docker.job": number}
+        return str(client.create_run(experiment_id, tags=tags).info.run_id)
 
-    assert message.startswith("Could not start the run of job 'job-7' (sqlite:///")
-    runs = client.search_runs([experiment_id], "run_name = 'job-7'")
-    assert [run.info.status for run in runs] == ["FAILED"]
+    run_id = tracker.open_job(job_run(0))
+    twin, other = beside("0"), beside("1")
+    tracker.close_job(run_id, FINISHED)
+
+    tracker.close_sweep(RunStatus.FINISHED)
+
+    assert {
+        key: (client.get_run(key).info.status, client.get_run(key).info.lifecycle_stage)
+        for key in (run_id, twin, other)
+    } == {
+        run_id: ("FINISHED", "active"),
+        twin: ("RUNNING", "deleted"),
+        other: ("RUNNING", "active"),
+    }
 
 
 def test_what_a_container_needs(tracker: MlflowTracker, folder: Path, tmp_path: Path) -> None:
@@ -476,14 +698,28 @@ def test_locked_database(tracker: MlflowTracker, folder: Path) -> None:
             assert waiting.result(timeout=10)
 
 
+def test_answers(tracker: MlflowTracker, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that cannot be written to does not answer."""
+    monkeypatch.setattr(_mlflow_tracker, "_ANSWER_TIMEOUT_S", 0.1)
+    assert tracker.answers()
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as container:
+        container.execute("BEGIN EXCLUSIVE")
+        assert not tracker.answers()
+    assert tracker.answers()
+
+
 def test_no_server(folder: Path) -> None:
     """A server that is not there: an error at once, without the password in it."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     tracker = MlflowTracker(f"http://ann:pw@127.0.0.1:{port}", folder, "ann")
 
-    message = refusal(lambda: tracker.open_sweep(SWEEP))
+    with pytest.raises(TrackingError) as caught:
+        tracker.open_sweep(SWEEP)
 
+    message = str(caught.value)
+    assert caught.value.transient
+    assert not tracker.answers()
     assert message.startswith(f"Could not open the MLflow store (http://ann:***@127.0.0.1:{port})")
     assert "Check that the server runs" in message
     assert "pw@" not in message
@@ -498,6 +734,39 @@ def test_server_that_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyPat
         message = refusal(lambda: tracker.open_sweep(SWEEP))
 
     assert "timed out" in message.lower()
+
+
+def test_server_that_hangs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that a server takes and does not answer is given up; it may pass later."""
+    monkeypatch.setattr(_mlflow_patience, "_REQUEST_TIMEOUT_S", 1)
+    monkeypatch.setattr(_mlflow_patience, "_INSISTING_S", 0)
+    asked: list[str] = []
+    over = threading.Event()
+
+    class Hanging(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path.partition("?")[0])
+            if self.path != "/health":
+                over.wait(PATIENCE_S)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hanging) as hanging:
+        threading.Thread(target=hanging.serve_forever).start()
+        tracker = MlflowTracker(f"http://127.0.0.1:{hanging.server_port}", folder, "ann")
+        try:
+            with ThreadPoolExecutor(1) as thread, pytest.raises(TrackingError) as caught:
+                thread.submit(tracker.open_sweep, SWEEP).result(PATIENCE_S)
+        finally:
+            over.set()
+            hanging.shutdown()
+
+    assert caught.value.transient
+    assert "timed out" in str(caught.value).lower()
+    assert asked == ["/health", "/api/2.0/mlflow/experiments/get-by-name"]
 
 
 def test_no_database_server(folder: Path) -> None:
@@ -544,7 +813,7 @@ def server(tmp_path: Path, migrated: Path) -> Iterator[tuple[str, Callable[[], N
         said = []
         for line in process.stdout:
             said.append(line)
-            if "Application startup complete" in line:
+            if "Uvicorn running on" in line:
                 break
         else:
             pytest.fail("".join(said))
