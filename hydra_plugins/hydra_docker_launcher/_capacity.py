@@ -49,9 +49,14 @@ class Capacity:
         self._running[number] = spec
         return spec
 
+    def hold(self, number: int, spec: ContainerSpec) -> ContainerSpec:
+        """Note that a job runs already, with the GPUs that stand in its specification."""
+        self._running[number] = spec
+        return spec
+
     def give_back(self, number: int) -> None:
-        """Note that a job has ended."""
-        del self._running[number]
+        """Note that a job has ended; once more is no error."""
+        self._running.pop(number, None)
 
     def _free_gpus(self, wanted: Gpus) -> Sequence[str] | None:
         """Return ids of GPUs that no running job has, or None where there are not enough.

@@ -11,7 +11,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from . import _dry_run, _image, _machine, _options, _pinning, _plan, _preflight, _private, _running
+from . import (
+    _attempt,
+    _dry_run,
+    _image,
+    _machine,
+    _options,
+    _pinning,
+    _plan,
+    _preflight,
+    _private,
+    _running,
+)
 from ._capacity import Capacity
 from ._data import DataBook
 from ._data_identity import DataIdentity
@@ -228,7 +239,8 @@ def _print(pinned: _Pinned, plans: Sequence[RunnableJob]) -> None:
     for line in made:
         print(f"#   {line}")
     for plan in plans:
-        print(f"\n# {plan.title}\n{_dry_run.docker_run(plan.spec)}")
+        spec = _attempt.specification(plan, code.host.memory)
+        print(f"\n# {plan.title}\n{_dry_run.docker_run(spec)}")
 
 
 def _track_and_run(

@@ -1,277 +1,29 @@
-"""Running: containers are started as capacity allows, watched, timed out, stopped."""
+"""Running: jobs are started as capacity allows, in attempts, and stopped together."""
 
 from __future__ import annotations
 
+import bisect
 import logging
-import os
 import queue
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from dataclasses import dataclass, replace
 
-from . import _outcome
+from . import _attempt, _outcome, _watching
+from ._attempt import RunnableJob
 from ._capacity import Capacity
-from ._engine import ContainerSpec, ContainerState, Engine
-from ._errors import DockerLauncherError, EngineError
-from ._options import NO_RETRIES, Retries
+from ._engine import ContainerSpec, Engine
+from ._interrupt import Detached, held_back
 from ._outcome import End, Outcome
-from ._paths import JobPaths
-from ._units import show_size
+from ._watching import FINAL_POLICIES, Recorder, Watch
+
+__all__ = ["FINAL_POLICIES", "Recorder", "RunnableJob", "run_jobs"]
 
 log = logging.getLogger("hydra_docker_launcher")
 
-POLL = 0.1  # seconds between two looks at a container whose output has ended
-ENGINE_RETRIES = 5  # times an engine that does not answer is asked again
-ENGINE_BACKOFF = 1.0  # seconds before the first of them; doubled each time
 #: Seconds. A Ctrl-C that comes just before Python begins to wait is only seen after the wait.
 LONGEST_WAIT = 1.0
-FINAL_POLICIES = ("always", "unless-stopped")
-
-
-@dataclass(frozen=True, slots=True)
-class RunnableJob:
-    """A planned job. ``timeout`` in seconds.
-
-    ``spec`` is the plan's; what an attempt adds to it (its number, more memory) follows from
-    ``attempt`` and ``earlier``, which is how the attempts before it have ended.
-    """
-
-    number: int
-    title: str
-    spec: ContainerSpec
-    paths: JobPaths
-    timeout: float | None
-    retries: Retries = NO_RETRIES
-    attempt: int = 1
-    earlier: tuple[End, ...] = ()
-    #: The container that exists for this attempt already: it is watched, none is created.
-    container: str | None = None
-    #: When this attempt was first started, in seconds since the epoch; None: its time begins now.
-    started_at: float | None = None
-
-
-class Recorder(Protocol):
-    """Is told of every job, from the thread of that job."""
-
-    def starting(self, job: RunnableJob, spec: ContainerSpec) -> ContainerSpec:
-        """Write down that the job starts; return its final specification."""
-
-    def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
-        """Write down which container runs the job."""
-
-    def output(self, job: RunnableJob, text: str) -> None:
-        """Show one line of the job's output."""
-
-    def attempted(
-        self,
-        job: RunnableJob,
-        outcome: Outcome,
-        container: str | None,
-        state: ContainerState | None,
-        delay: float,
-    ) -> None:
-        """Write down how this attempt has ended; the next one starts in ``delay`` seconds."""
-
-    def ended(
-        self,
-        job: RunnableJob,
-        outcome: Outcome,
-        container: str | None,
-        state: ContainerState | None,
-    ) -> None:
-        """Write down how the job has ended: its last attempt."""
-
-
-class _Running:
-    """One job that runs in a thread of its own."""
-
-    def __init__(
-        self,
-        job: RunnableJob,
-        spec: ContainerSpec,
-        engine: Engine,
-        recorder: Recorder,
-        keep: str,
-        done: Callable[[int], None],
-    ) -> None:
-        self.job = job
-        self.deadline: float | None = None
-        self.outcome = _outcome.not_started("it was never started")
-        self._spec = spec
-        self._engine = engine
-        self._recorder = recorder
-        self._keep = keep
-        self._done = done
-        self._container: str | None = None
-        self._started = False
-        self._told_to_stop = False
-        self._gave_up = False
-        self._timed_out: str | None = None
-        self._stopped_by: str | None = None
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=f"job-{job.number}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self) -> None:
-        self._thread.join()
-
-    def time_out(self) -> None:
-        """End the container because its time is over."""
-        self.deadline = None
-        minutes = (self.job.timeout or 0) / 60
-        self._end(timed_out=f"ran longer than timeout_min={minutes:g}")
-
-    def stop(self, reason: str, *, now: bool = False) -> None:
-        """End the container: SIGTERM, and SIGKILL after its grace period (``now``: at once)."""
-        self._end(stopped_by=reason, now=now)
-
-    def _end(
-        self, timed_out: str | None = None, stopped_by: str | None = None, now: bool = False
-    ) -> None:
-        with self._lock:
-            self._timed_out = self._timed_out or timed_out
-            self._stopped_by = self._stopped_by or stopped_by
-            container = self._container
-        if container is not None and (now or not self._told_to_stop):
-            self._stop_later(container, 0 if now else self._spec.stop_grace_period)
-
-    def _stop_later(self, container: str, grace: float) -> None:
-        threading.Thread(target=self._stop_container, args=(container, grace)).start()
-        self._told_to_stop = True
-
-    def _stop_container(self, container: str, grace: float) -> None:
-        try:
-            self._engine.stop(container, grace)
-        except EngineError:
-            return  # the thread that watches it will see what has become of it
-
-    def _run(self) -> None:
-        state: ContainerState | None = None
-        try:
-            state = self._to_its_end()
-        except DockerLauncherError as error:
-            self._give_up(str(error))
-        except Exception as error:  # noqa: BLE001  (nothing of a job may be lost with its thread)
-            self._give_up(f"{type(error).__name__}: {error}")
-        try:
-            _record_end(self._recorder, self.job, self.outcome, self._container, state)
-            self._remove_secrets()
-            self._clean_up()
-        except Exception as error:  # noqa: BLE001  (the job has ended; the others go on)
-            log.warning("%s: cannot clean up: %s", self.job.title, error)
-        finally:
-            self._done(self.job.number)
-
-    def _give_up(self, reason: str) -> None:
-        self._gave_up = True
-        if self._started:
-            self.outcome = _outcome.stopped(f"the launcher could not go on watching it: {reason}")
-        else:
-            self.outcome = _outcome.not_started(reason)
-        if self._container is not None:
-            self._stop_container(self._container, self._spec.stop_grace_period)
-
-    def _to_its_end(self) -> ContainerState | None:
-        spec = self._spec = self._recorder.starting(self.job, self._spec)
-        with _new_file(self.job.paths.log) as log:
-            return self._run_container(spec, log)
-
-    def _run_container(self, spec: ContainerSpec, log: BinaryIO) -> ContainerState | None:
-        container = self._engine.create(spec)
-        with self._lock:
-            self._container = container
-            called_off = self._stopped_by
-        if called_off:
-            self.outcome = _outcome.stopped(called_off)
-            return None
-        self._recorder.started(self.job, spec, container)
-        try:
-            self._engine.start(container)
-        except EngineError as error:
-            self.outcome = _outcome.not_started(str(error))
-            return None
-        with self._lock:
-            self._started = True
-            called_off = self._stopped_by
-        if called_off:  # while it was being started; to stop it then was too early
-            self._stop_later(container, self._spec.stop_grace_period)
-        if self.job.timeout is not None:
-            self.deadline = time.monotonic() + self.job.timeout
-            self._done(-1)  # wakes the scheduler, which has a new deadline
-        try:
-            state = self._watch(container, log)
-        except EngineError as error:
-            lost = _outcome.lost(f"the engine has stopped to answer: {error}")
-            self.outcome = _outcome.stopped(self._stopped_by) if self._stopped_by else lost
-            return None
-        self.outcome = _outcome.decide(
-            state,
-            _outcome.read_result(self.job.paths.result),
-            memory=show_size(spec.limits.memory),
-            timed_out=self._timed_out,
-            stopped_by=self._stopped_by,
-        )
-        return state
-
-    def _watch(self, container: str, log: BinaryIO) -> ContainerState | None:
-        """Copy the container's output until it has ended for good, through restarts.
-
-        Raises ``EngineError`` where the engine does not answer for too long.
-        """
-        since: str | None = None
-        failures = 0
-        while True:
-            try:
-                for line in self._engine.log_lines(container, since):
-                    failures = 0
-                    log.write(line + b"\n")
-                    log.flush()
-                    stamp, _, text = line.partition(b" ")
-                    since = max(since or "", stamp.decode("ascii", "replace"))
-                    self._recorder.output(self.job, text.decode("utf-8", "replace"))
-                state = self._engine.state(container)
-                if state is None or not state.running:
-                    return state
-                if self._spec.restart.name in FINAL_POLICIES and self.job.paths.result.exists():
-                    return self._stop_restarting(container)
-            except EngineError:
-                failures += 1
-                if failures > ENGINE_RETRIES:
-                    raise
-                time.sleep(ENGINE_BACKOFF * 2 ** (failures - 1))
-            else:
-                time.sleep(POLL)
-
-    def _stop_restarting(self, container: str) -> ContainerState | None:
-        """End a container whose job has come to its end, but whose policy starts it again."""
-        self._engine.stop(container, self._spec.stop_grace_period)
-        state = self._engine.state(container)
-        result = _outcome.read_result(self.job.paths.result)
-        return None if state is None else _outcome.before_restart(state, result)
-
-    def _clean_up(self) -> None:
-        # Who stops a job knows why it ended, and has no use for its container.
-        stopped = self.outcome.end is End.STOPPED and not self._gave_up
-        failed = self.outcome.end is not End.COMPLETED and not stopped
-        kept = self._keep == "all" or (self._keep == "failed" and failed)
-        if self._container is not None and not kept:
-            self._engine.remove(self._container)
-        if self._container is None or not kept:
-            self.job.paths.job.unlink(missing_ok=True)
-            with suppress(FileNotFoundError):
-                self.job.paths.secrets.rmdir()
-
-    def _remove_secrets(self) -> None:
-        """Remove the files; a container that is kept has the folder mounted still."""
-        folder = self.job.paths.secrets
-        for file in folder.iterdir() if folder.is_dir() else ():
-            file.unlink()
 
 
 def run_jobs(
@@ -286,15 +38,33 @@ def run_jobs(
 ) -> list[Outcome]:
     """Run every job to its end; return the outcomes in the order of ``jobs``.
 
-    Jobs start in order, each as soon as it fits. On Ctrl-C all containers are stopped (at once, if
-    it comes twice) and recorded before ``KeyboardInterrupt`` goes on. With ``on_interrupt``
-    "detach" (instead of "stop") they run on, their ends are not recorded, and ``Detached`` is
-    raised.
+    Jobs start in order, each as soon as it fits; those with a container are taken up before. On
+    Ctrl-C all containers are stopped (at once, if it comes twice) and recorded before
+    ``KeyboardInterrupt`` goes on. With ``on_interrupt`` "detach" (instead of "stop") they run on,
+    their ends are not recorded, and ``Detached`` is raised.
     """
     return _Scheduler(engine, capacity, recorder, keep, fail_fast, on_interrupt).run(jobs)
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """An attempt that waits: for its place in the order of jobs, and for its time."""
+
+    place: int
+    job: RunnableJob
+    spec: ContainerSpec
+    #: In ``time.monotonic``'s seconds.
+    not_before: float = 0.0
+    #: A container of the attempt before that could not be removed so far.
+    remains: str | None = None
+
+
 class _Scheduler:
+    """Only the main thread calls it, and Ctrl-C may come between any two of its steps.
+
+    So what changes hands is in its new place before it leaves the old one.
+    """
+
     def __init__(
         self,
         engine: Engine,
@@ -310,101 +80,166 @@ class _Scheduler:
         self._keep = keep
         self._fail_fast = fail_fast
         self._on_interrupt = on_interrupt
-        self._events: queue.Queue[int] = queue.Queue()
-        self._running: dict[int, _Running] = {}
+        #: Only wakes the scheduler, which then looks for itself.
+        self._events: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._places: dict[int, int] = {}
+        self._waiting: list[_Turn] = []
+        self._running: dict[int, Watch] = {}
         self._outcomes: dict[int, Outcome] = {}
+        #: Why nothing is started any more.
+        self._called_off: str | None = None
 
     def run(self, jobs: Sequence[RunnableJob]) -> list[Outcome]:
-        pending = deque(jobs)
+        self._places = {job.number: place for place, job in enumerate(jobs)}
+        self._waiting = [self._turn(job) for job in jobs]
         try:
-            while pending or self._running:
-                while pending and self._capacity.fits(pending[0].spec):
-                    self._start(pending.popleft())
-                ended = self._next_ended()
-                failed = ended is not None and ended.outcome.end is not End.COMPLETED
-                if ended is not None and failed and self._fail_fast:
-                    self._stop_all(f"fail_fast: {ended.job.title} did not complete")
-                    self._call_off(pending, f"fail_fast: {ended.job.title} did not complete")
+            self._take_up_containers()
+            while self._waiting or self._running:
+                self._start_what_fits()
+                self._wait()
+                self._take_out_what_is_over()
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = (str(error) or "Ctrl-C") if interrupted else f"{error!r}"
+            if interrupted and self._on_interrupt == "detach":
+                self._detach()
+                raise Detached(reason) from error
             self._abort(reason)
-            self._call_off(pending, reason)
             raise
         return [self._outcomes[job.number] for job in jobs]
 
-    def _start(self, job: RunnableJob) -> None:
-        spec = self._capacity.take(job.number, job.spec)
-        running = _Running(job, spec, self._engine, self._recorder, self._keep, self._events.put)
-        self._running[job.number] = running
-        running.start()
+    def _turn(self, job: RunnableJob) -> _Turn:
+        spec = _attempt.specification(job, self._capacity.host.memory)
+        return _Turn(self._places[job.number], job, spec)
 
-    def _next_ended(self) -> _Running | None:
-        """Wait until a job has ended or a deadline is near; return the job that has ended."""
-        deadlines = [job.deadline for job in self._running.values() if job.deadline is not None]
-        wait = min([LONGEST_WAIT, *(deadline - time.monotonic() for deadline in deadlines)])
-        try:
-            number = self._events.get(timeout=max(0.0, wait))
-        except queue.Empty:
-            for job in self._running.values():
-                if job.deadline is not None and job.deadline <= time.monotonic():
-                    job.time_out()
-            return None
-        return self._take_out(number)
+    def _take_up_containers(self) -> None:
+        for turn in [turn for turn in self._waiting if turn.job.container is not None]:
+            self._start(turn)
 
-    def _take_out(self, number: int) -> _Running | None:
-        running = self._running.pop(number, None)
-        if running is not None:
-            running.join()
-            self._capacity.give_back(number)
-            self._outcomes[number] = running.outcome
-        return running
+    def _start_what_fits(self) -> None:
+        """Start jobs in their order; the first that does not fit holds up those behind it."""
+        while True:
+            now = time.monotonic()
+            turn = next((turn for turn in self._waiting if turn.not_before <= now), None)
+            if turn is None or not self._capacity.fits(turn.spec):
+                return
+            self._start(turn)
+
+    def _start(self, turn: _Turn) -> None:
+        job = turn.job
+        with held_back():
+            if job.container is None:
+                spec = self._capacity.take(job.number, turn.spec)
+            else:
+                spec = self._capacity.hold(job.number, turn.spec)
+            watch = Watch(
+                job,
+                spec,
+                self._engine,
+                self._recorder,
+                self._keep,
+                wake=lambda: self._events.put(None),
+                remains=turn.remains,
+            )
+            self._running[job.number] = watch
+            watch.start()
+            self._waiting.remove(turn)
+
+    def _wait(self) -> None:
+        """Wait until an attempt is over or a moment has come; end what has run too long."""
+        now = time.monotonic()
+        moments = [watch.deadline for watch in self._running.values()]
+        moments += [turn.not_before for turn in self._waiting if turn.not_before > now]
+        wait = min([LONGEST_WAIT, *(moment - now for moment in moments if moment is not None)])
+        with suppress(queue.Empty):
+            self._events.get(timeout=max(0.0, wait))
+        for watch in self._running.values():
+            deadline = watch.deadline
+            if deadline is not None and deadline <= time.monotonic():
+                watch.time_out()
+
+    def _take_out_what_is_over(self) -> None:
+        for watch in [watch for watch in self._running.values() if watch.over]:
+            self._take_out(watch)
+            if watch.following is None and watch.outcome.end is not End.COMPLETED:
+                self._has_failed(watch.job)
+        if self._called_off is not None:
+            self._call_off(self._called_off)
+
+    def _take_out(self, watch: Watch) -> None:
+        number = watch.job.number
+        watch.join()
+        if watch.following is None:
+            self._outcomes[number] = watch.outcome
+        elif all(turn.job is not watch.following for turn in self._waiting):
+            self._queue_again(watch, watch.following)
+        self._capacity.give_back(number)
+        del self._running[number]
+
+    def _queue_again(self, watch: Watch, job: RunnableJob) -> None:
+        turn = replace(self._turn(job), not_before=watch.not_before, remains=watch.remains)
+        message = _attempt.memory_message(job, self._capacity.host.memory)
+        if message is not None:
+            log.warning("%s: %s", job.title, message)
+        bisect.insort(self._waiting, turn, key=lambda turn: turn.place)
+
+    def _has_failed(self, job: RunnableJob) -> None:
+        if self._fail_fast and self._called_off is None:
+            self._called_off = f"fail_fast: {job.title} did not complete"
+            self._stop_all(self._called_off)
 
     def _stop_all(self, reason: str, *, now: bool = False) -> None:
-        for running in self._running.values():
-            running.stop(reason, now=now)
+        for watch in self._running.values():
+            watch.stop(reason, now=now)
 
-    def _call_off(self, pending: deque[RunnableJob], reason: str) -> None:
-        for job in pending:
-            outcome = _outcome.stopped(f"not started: {reason}")
-            self._outcomes[job.number] = outcome
-            _record_end(self._recorder, job, outcome, None, None)
-        pending.clear()
+    def _call_off(self, reason: str) -> None:
+        while self._waiting:
+            job = self._waiting[0].job
+            if job.number not in self._outcomes:
+                outcome = _outcome.stopped(_not_started(job, reason))
+                _watching.record_end(self._recorder, job, outcome, None, None)
+                self._outcomes[job.number] = outcome
+            del self._waiting[0]
 
     def _abort(self, reason: str) -> None:
         """Stop every container and wait for all; Ctrl-C at any moment of that kills them."""
+        self._forget_what_has_not_begun()
         now = False
-        while self._running:
+        while self._running or any(turn.job.container for turn in self._waiting):
             try:
+                self._take_up_containers()
                 self._stop_all(reason, now=now)
                 while self._running:
                     with suppress(queue.Empty):
-                        self._take_out(self._events.get(timeout=LONGEST_WAIT))
+                        self._events.get(timeout=LONGEST_WAIT)
+                    for watch in [watch for watch in self._running.values() if watch.over]:
+                        self._take_out(watch)
             except KeyboardInterrupt:
                 now = True
+        self._call_off(reason)
+
+    def _forget_what_has_not_begun(self) -> None:
+        """Ctrl-C has come twice just before a thread was to start; its job waits still."""
+        self._running = {number: watch for number, watch in self._running.items() if watch.begun}
+
+    def _detach(self) -> None:
+        """Let every container run on; wait until none is just being started, stopped or recorded.
+
+        Ctrl-C ends the wait.
+        """
+        self._forget_what_has_not_begun()
+        try:
+            for watch in self._running.values():
+                watch.detach()
+            while not all(watch.over or watch.released for watch in self._running.values()):
+                with suppress(queue.Empty):
+                    self._events.get(timeout=LONGEST_WAIT)
+        except KeyboardInterrupt:
+            for watch in self._running.values():
+                watch.detach(now=True)
 
 
-def _record_end(
-    recorder: Recorder,
-    job: RunnableJob,
-    outcome: Outcome,
-    container: str | None,
-    state: ContainerState | None,
-) -> None:
-    """Write down how a job has ended; where that fails, the job has ended all the same."""
-    try:
-        recorder.ended(job, outcome, container, state)
-    except Exception as error:  # noqa: BLE001  (a full disk, a closed terminal)
-        log.error(  # noqa: TRY400  (for the user, without a stack)
-            "%s %s, but that could not be recorded: %s: %s",
-            job.title,
-            outcome.end.value,
-            type(error).__name__,
-            error,
-        )
-
-
-def _new_file(path: os.PathLike[str]) -> BinaryIO:
-    """Open a new, empty file in a folder that a container can write to: links are not followed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    return os.fdopen(os.open(path, flags, 0o644), "wb")
+def _not_started(job: RunnableJob, reason: str) -> str:
+    if not job.earlier:
+        return f"not started: {reason}"
+    return f"attempt {job.attempt} was not started (after: {job.earlier[-1].value}): {reason}"

@@ -77,6 +77,9 @@ ORDER = (
     # run
     "_capacity",
     "_outcome",
+    "_attempt",
+    "_container_log",
+    "_watching",
     "_running",
     "_job_files",
     "_job_record",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fakes import GIB, HOST, PATIENCE, FakeEngine, Play
 
-from hydra_plugins.hydra_docker_launcher import _running
+from hydra_plugins.hydra_docker_launcher import _running, _watching
 from hydra_plugins.hydra_docker_launcher._capacity import Capacity
 from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits, Mount
 from hydra_plugins.hydra_docker_launcher._errors import DockerLauncherError
@@ -38,8 +38,8 @@ def _no_thread_is_left():
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(_running, "POLL", 0.001)
-    monkeypatch.setattr(_running, "ENGINE_BACKOFF", 0.001)
+    monkeypatch.setattr(_watching, "POLL", 0.001)
+    monkeypatch.setattr(_watching, "ENGINE_BACKOFF", 0.001)
     monkeypatch.setattr(_running, "LONGEST_WAIT", 0.05)
 
 
@@ -55,7 +55,7 @@ class Notes:
 
     def starting(self, job, spec):
         self._note("starting", job)
-        return replace(spec, environment=(("RUN", str(job.number)),))
+        return replace(spec, environment=(*spec.environment, ("RUN", str(job.number))))
 
     def started(self, job, spec, container):
         self._note("started", job)
@@ -192,7 +192,11 @@ def test_steps_of_a_job(sweep):
         ("output", 0),
         ("ended", 0),
     ]
-    assert sweep.engine.specs[0] == replace(job.spec, environment=(("RUN", "0"),))
+    assert sweep.engine.specs[0] == replace(
+        job.spec,
+        environment=(("HYDRA_DOCKER_ATTEMPT", "1"), ("RUN", "0")),
+        labels=(("hydra.docker.job", "0"), ("hydra.docker.attempt", "1")),
+    )
     assert sweep.engine.calls == [("create", 0), ("start", 0), ("remove", 0)]
     assert sweep.notes.lines == [(0, "hello"), (0, ""), (0, "wörld")]
     assert job.paths.log.read_text() == (

@@ -1,0 +1,433 @@
+"""Watching: one attempt of a job, from its container's creation to its end, in its own thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+from . import _attempt, _outcome
+from ._attempt import RunnableJob
+from ._container_log import ContainerLog
+from ._engine import ContainerSpec, ContainerState, Engine
+from ._errors import (
+    DataError,
+    DockerLauncherError,
+    EngineError,
+    OptionError,
+    SourceError,
+    TaskError,
+)
+from ._outcome import End, Outcome
+from ._units import show_size
+
+log = logging.getLogger("hydra_docker_launcher")
+
+POLL = 0.1  # seconds between two looks at a container whose output has ended
+ENGINE_RETRIES = 5  # times an engine that does not answer is asked again
+ENGINE_BACKOFF = 1.0  # seconds before the first of them; doubled each time
+FINAL_POLICIES = ("always", "unless-stopped")
+#: Errors that come again, however often a job is started.
+_LASTING = (OptionError, SourceError, DataError, TaskError)
+
+
+class Recorder(Protocol):
+    """Is told of every job, from the thread of that job."""
+
+    def starting(self, job: RunnableJob, spec: ContainerSpec) -> ContainerSpec:
+        """Write down that an attempt starts; return its final specification."""
+
+    def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
+        """Write down which container runs the job."""
+
+    def output(self, job: RunnableJob, text: str) -> None:
+        """Show one line of the job's output."""
+
+    def attempted(
+        self,
+        job: RunnableJob,
+        outcome: Outcome,
+        container: str | None,
+        state: ContainerState | None,
+        delay: float,
+    ) -> None:
+        """Write down how this attempt has ended; the next one starts in ``delay`` seconds."""
+
+    def ended(
+        self,
+        job: RunnableJob,
+        outcome: Outcome,
+        container: str | None,
+        state: ContainerState | None,
+    ) -> None:
+        """Write down how the job has ended: its last attempt."""
+
+
+class _Released(Exception):  # noqa: N818  (no error: the launcher has let the container go)
+    """Nobody watches the container any more."""
+
+
+class Watch:
+    """One attempt that runs in a thread of its own.
+
+    ``spec`` is the attempt's; ``wake`` is called when there is something for the scheduler: the
+    attempt is over or released, or has a deadline (in ``time.monotonic``'s seconds).
+    ``remains`` is a container of an earlier attempt that could not be removed so far.
+    """
+
+    def __init__(
+        self,
+        job: RunnableJob,
+        spec: ContainerSpec,
+        engine: Engine,
+        recorder: Recorder,
+        keep: str,
+        wake: Callable[[], None],
+        remains: str | None = None,
+    ) -> None:
+        self.job = job
+        self.deadline: float | None = None
+        self.outcome = _outcome.not_started("it was never started")
+        #: The attempt that follows, and when: in ``time.monotonic``'s seconds.
+        self.following: RunnableJob | None = None
+        self.not_before = 0.0
+        self.remains = remains
+        #: Over: its end is recorded. Released: it runs on, and nobody watches it.
+        self.over = False
+        self.released = False
+        self._spec = spec
+        self._engine = engine
+        self._recorder = recorder
+        self._keep = keep
+        self._wake = wake
+        self._container: str | None = None
+        self._log: ContainerLog | None = None
+        self._started = False
+        self._settled = False
+        self._detached = False
+        self._may_repeat = True
+        self._told_to_stop = False
+        self._gave_up = False
+        self._timed_out: str | None = None
+        self._stopped_by: str | None = None
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=f"job-{job.number}", daemon=True)
+
+    @property
+    def begun(self) -> bool:
+        return self._thread.ident is not None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    # ---- what the scheduler tells it -------------------------------------------------------------
+
+    def time_out(self) -> None:
+        """End the container because its time is over."""
+        self.deadline = None
+        minutes = (self.job.timeout or 0) / 60
+        self._end(timed_out=f"ran longer than timeout_min={minutes:g}")
+
+    def stop(self, reason: str, *, now: bool = False) -> None:
+        """End the container: SIGTERM, and SIGKILL after its grace period (``now``: at once)."""
+        self._end(stopped_by=reason, now=now)
+
+    def detach(self, *, now: bool = False) -> None:
+        """Let the container run on, unwatched, as soon as it is started; ``now``: at once.
+
+        From then on its log is not written. A job that has just ended or is being stopped is not
+        let go but comes to its end, unless ``now``.
+        """
+        with self._lock:
+            if not now and (self._timed_out or self._stopped_by):
+                return
+            self._detached = True
+            if not self._settled and (now or self._started):
+                self._release()
+
+    def _end(
+        self, timed_out: str | None = None, stopped_by: str | None = None, now: bool = False
+    ) -> None:
+        with self._lock:
+            if self._settled and not now:
+                return
+            self._timed_out = self._timed_out or timed_out
+            self._stopped_by = self._stopped_by or stopped_by
+            container = self._container
+        if container is not None and (now or not self._told_to_stop):
+            self._stop_later(container, 0 if now else self._spec.stop_grace_period)
+
+    def _stop_later(self, container: str, grace: float) -> None:
+        threading.Thread(target=self._stop_container, args=(container, grace)).start()
+        self._told_to_stop = True
+
+    def _stop_container(self, container: str, grace: float) -> None:
+        for attempt in range(ENGINE_RETRIES + 1):
+            try:
+                self._engine.stop(container, grace)
+            except EngineError:
+                # Who watches it sees what has become of it; an engine that is away may come back.
+                time.sleep(ENGINE_BACKOFF * 2**attempt)
+            else:
+                return
+            if self.over:
+                return
+
+    # ---- its own thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        state: ContainerState | None = None
+        trouble: Exception | None = None
+        try:
+            state = self._to_its_end()
+        except Exception as error:  # noqa: BLE001  (nothing of a job may be lost with its thread)
+            trouble = error
+        with self._lock:
+            self._settled = not self.released
+        if not self._settled:
+            return
+        try:
+            if trouble is not None:
+                self._give_up(trouble)
+            if self._log is not None:
+                self._log.close()
+            self._finish(state)
+        except Exception as error:  # noqa: BLE001  (the attempt is over; the others go on)
+            log.warning("%s: cannot clean up: %s", self.job.title, error)
+        finally:
+            self.over = True
+            self._wake()
+
+    def _let_go(self) -> None:
+        """Go no further, where the launcher wants to watch no longer. Called with the lock."""
+        if self._detached:
+            if not self.released:
+                self._release()
+            raise _Released
+
+    def _release(self) -> None:
+        self.released = True
+        if self._log is not None:
+            self._log.close()
+        self._wake()
+
+    def _give_up(self, error: Exception) -> None:
+        self._gave_up = True
+        known = isinstance(error, DockerLauncherError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        if self._started:
+            self.outcome = _outcome.stopped(f"the launcher could not go on watching it: {reason}")
+        else:
+            self._could_not_start(reason, error)
+        if self._container is not None:
+            self._stop_container(self._container, self._spec.stop_grace_period)
+
+    def _could_not_start(self, reason: str, error: Exception) -> None:
+        self.outcome = _outcome.not_started(reason)
+        self._may_repeat = getattr(error, "transient", True) and not isinstance(error, _LASTING)
+
+    def _to_its_end(self) -> ContainerState | None:
+        with self._lock:
+            self._let_go()
+        if self.job.container is None:
+            container = self._start_container()
+        else:
+            container = self._take_up(self.job.container)
+        if container is None or self._log is None:
+            return None
+        try:
+            state = self._watch(container, self._log)
+        except EngineError as error:
+            lost = _outcome.lost(f"the engine has stopped to answer: {error}")
+            self.outcome = _outcome.stopped(self._stopped_by) if self._stopped_by else lost
+            return None
+        self.outcome = _outcome.decide(
+            state,
+            _outcome.read_result(self.job.paths.result),
+            memory=show_size(self._spec.limits.memory),
+            timed_out=self._timed_out,
+            stopped_by=self._stopped_by,
+        )
+        return state
+
+    def _start_container(self) -> str | None:
+        """Create and start a container and return its id, None where that came to nothing."""
+        job = self.job
+        spec = self._spec = self._recorder.starting(job, self._spec)
+        with self._lock:
+            self._let_go()
+            if job.attempt == 1:
+                self._log = ContainerLog.first(job.paths.log)
+            else:
+                after = job.earlier[-1].value if job.earlier else "an earlier one"
+                self._log = ContainerLog.further(job.paths.log, job.attempt, after)
+        if self.remains is not None:  # never two containers in one output folder
+            self._engine.remove(self.remains)
+            self.remains = None
+        container = self._engine.create(spec)
+        with self._lock:
+            self._container = container
+            called_off = self._stopped_by
+        if called_off:
+            self.outcome = _outcome.stopped(called_off)
+            return None
+        self._recorder.started(job, spec, container)
+        try:
+            self._engine.start(container)
+        except EngineError as error:
+            if not self._runs(container):
+                self._could_not_start(str(error), error)
+                return None
+        self._goes_on(container)
+        self._begin_time()
+        return container
+
+    def _take_up(self, container: str) -> str:
+        """Go on with a container that another launcher has started."""
+        with self._lock:
+            self._container = container
+            self._log = ContainerLog.taken_up(self.job.paths.log, self.job.attempt)
+        self._recorder.started(self.job, self._spec, container)
+        self._goes_on(container)
+        if self._runs(container):
+            self._begin_time()
+        return container
+
+    def _runs(self, container: str) -> bool:
+        try:
+            state = self._engine.state(container)
+        except EngineError:
+            return False
+        return state is not None and state.running
+
+    def _goes_on(self, container: str) -> None:
+        with self._lock:
+            self._started = True
+            self._let_go()
+            called_off = self._stopped_by
+        if called_off:  # while it was being started; to stop it then was too early
+            self._stop_later(container, self._spec.stop_grace_period)
+
+    def _begin_time(self) -> None:
+        if self.job.timeout is None:
+            return
+        spent = 0.0 if self.job.started_at is None else time.time() - self.job.started_at
+        self.deadline = time.monotonic() + self.job.timeout - spent
+        self._wake()
+
+    def _watch(self, container: str, file: ContainerLog) -> ContainerState | None:
+        """Copy the container's output until it has ended for good, through restarts.
+
+        Raises ``EngineError`` where the engine does not answer for too long.
+        """
+        failures = 0
+        while True:
+            try:
+                for line in self._engine.log_lines(container, file.resume()):
+                    failures = 0
+                    self._take_line(line, file)
+                state = self._engine.state(container)
+                if state is None or not state.running:
+                    return state
+                if self._spec.restart.name in FINAL_POLICIES and self.job.paths.result.exists():
+                    return self._stop_restarting(container)
+            except EngineError:
+                failures += 1
+                if failures > ENGINE_RETRIES:
+                    raise
+                time.sleep(ENGINE_BACKOFF * 2 ** (failures - 1))
+            else:
+                time.sleep(POLL)
+            if self.released:
+                raise _Released
+
+    def _take_line(self, line: bytes, file: ContainerLog) -> None:
+        new = file.write(line)
+        if self.released:
+            raise _Released
+        if new:
+            self._recorder.output(self.job, line.partition(b" ")[2].decode("utf-8", "replace"))
+
+    def _stop_restarting(self, container: str) -> ContainerState | None:
+        """End a container whose job has come to its end, but whose policy starts it again."""
+        self._engine.stop(container, self._spec.stop_grace_period)
+        state = self._engine.state(container)
+        result = _outcome.read_result(self.job.paths.result)
+        return None if state is None else _outcome.before_restart(state, result)
+
+    # ---- at its end ------------------------------------------------------------------------------
+
+    def _finish(self, state: ContainerState | None) -> None:
+        may_repeat = self._may_repeat and self._stopped_by is None
+        following = _attempt.following(self.job, self.outcome) if may_repeat else None
+        if following is None:
+            record_end(self._recorder, self.job, self.outcome, self._container, state)
+            self._remove_secrets()
+            self._clean_up()
+            return
+        delay = _attempt.delay(self.job)
+        self.not_before = time.monotonic() + delay
+        self.following = following
+        with _told_of_failure(self.job, self.outcome):
+            self._recorder.attempted(self.job, self.outcome, self._container, state, delay)
+        self._remove_secrets()
+        if self._container is not None:
+            self.remains = self._container
+            self._engine.remove(self._container)
+            self.remains = None
+        self._remove_job_file()
+
+    def _clean_up(self) -> None:
+        if self.remains is not None:
+            self._engine.remove(self.remains)
+        # Who stops a job knows why it ended, and has no use for its container.
+        stopped = self.outcome.end is End.STOPPED and not self._gave_up
+        failed = self.outcome.end is not End.COMPLETED and not stopped
+        kept = self._keep == "all" or (self._keep == "failed" and failed)
+        if self._container is not None and not kept:
+            self._engine.remove(self._container)
+        if self._container is None or not kept:
+            self._remove_job_file()
+
+    def _remove_job_file(self) -> None:
+        self.job.paths.job.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            self.job.paths.secrets.rmdir()
+
+    def _remove_secrets(self) -> None:
+        """Remove the files; a container that is kept has the folder mounted still."""
+        folder = self.job.paths.secrets
+        for file in folder.iterdir() if folder.is_dir() else ():
+            file.unlink()
+
+
+def record_end(
+    recorder: Recorder,
+    job: RunnableJob,
+    outcome: Outcome,
+    container: str | None,
+    state: ContainerState | None,
+) -> None:
+    """Write down how a job has ended; where that fails, the job has ended all the same."""
+    with _told_of_failure(job, outcome):
+        recorder.ended(job, outcome, container, state)
+
+
+@contextmanager
+def _told_of_failure(job: RunnableJob, outcome: Outcome) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (a full disk, a closed terminal)
+        log.error(  # noqa: TRY400  (for the user, without a stack)
+            "%s %s, but that could not be recorded: %s: %s",
+            job.title,
+            outcome.end.value,
+            type(error).__name__,
+            error,
+        )
