@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 
 from . import (
+    _attempt,
     _compose,
     _data_identity,
     _job_files,
@@ -176,13 +177,14 @@ class SweepRecorder:
                 "ended": state.finished_at if state else _now(),
             }
         )
-        self._ledger.update(job.number, attempts=list(attempts))
+        self._ledger.update(job.number, attempts=list(attempts), container=None, name=None)
         log.warning(
-            "%s %s: %s\nAttempt %d starts in %g s.",
+            "%s %s: %s\nAttempt %d of %d in %g s.",
             job.title,
             outcome.end.value,
-            _harmless(outcome.cause),
+            "\n".join(map(_harmless, outcome.cause.split("\n"))),
             job.attempt + 1,
+            _attempt.at_most(job, outcome),
             delay,
         )
 
