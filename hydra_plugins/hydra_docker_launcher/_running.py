@@ -16,7 +16,8 @@ from ._capacity import Capacity
 from ._engine import ContainerSpec, Engine
 from ._interrupt import Detached, held_back
 from ._outcome import End, Outcome
-from ._watching import FINAL_POLICIES, Recorder, Watch
+from ._recorder import Recorder
+from ._watching import FINAL_POLICIES, Watch
 
 __all__ = ["FINAL_POLICIES", "Recorder", "RunnableJob", "run_jobs"]
 

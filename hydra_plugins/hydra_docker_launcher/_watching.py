@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
 from . import _attempt, _outcome
 from ._attempt import RunnableJob
@@ -22,6 +21,7 @@ from ._errors import (
     TaskError,
 )
 from ._outcome import End, Outcome
+from ._recorder import Recorder
 from ._units import show_size
 
 log = logging.getLogger("hydra_docker_launcher")
@@ -32,38 +32,6 @@ ENGINE_BACKOFF = 1.0  # seconds before the first of them; doubled each time
 FINAL_POLICIES = ("always", "unless-stopped")
 #: Errors that come again, however often a job is started.
 _LASTING = (OptionError, SourceError, DataError, TaskError)
-
-
-class Recorder(Protocol):
-    """Is told of every job, from the thread of that job."""
-
-    def starting(self, job: RunnableJob, spec: ContainerSpec) -> ContainerSpec:
-        """Write down that an attempt starts; return its final specification."""
-
-    def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
-        """Write down which container runs the job."""
-
-    def output(self, job: RunnableJob, text: str) -> None:
-        """Show one line of the job's output."""
-
-    def attempted(
-        self,
-        job: RunnableJob,
-        outcome: Outcome,
-        container: str | None,
-        state: ContainerState | None,
-        delay: float,
-    ) -> None:
-        """Write down how this attempt has ended; the next one starts in ``delay`` seconds."""
-
-    def ended(
-        self,
-        job: RunnableJob,
-        outcome: Outcome,
-        container: str | None,
-        state: ContainerState | None,
-    ) -> None:
-        """Write down how the job has ended: its last attempt."""
 
 
 class _Released(Exception):  # noqa: N818  (no error: the launcher has let the container go)
@@ -267,9 +235,7 @@ class Watch:
             else:
                 after = job.earlier[-1].value if job.earlier else "an earlier one"
                 self._log = ContainerLog.further(job.paths.log, job.attempt, after)
-        if self.remains is not None:  # never two containers in one output folder
-            self._engine.remove(self.remains)
-            self.remains = None
+        self._remove_remains()  # never two containers in one output folder
         container = self._engine.create(spec)
         with self._lock:
             self._container = container
@@ -292,18 +258,20 @@ class Watch:
         """Go on with a container that another launcher has started."""
         with self._lock:
             self._container = container
+            self._started = True
             self._log = ContainerLog.taken_up(self.job.paths.log, self.job.attempt)
         self._recorder.started(self.job, self._spec, container)
         self._goes_on(container)
-        if self._runs(container):
+        if self._runs(container) is not False:
             self._begin_time()
         return container
 
-    def _runs(self, container: str) -> bool:
+    def _runs(self, container: str) -> bool | None:
+        """Tell whether a container runs; None: nobody knows."""
         try:
             state = self._engine.state(container)
         except EngineError:
-            return False
+            return None
         return state is not None and state.running
 
     def _goes_on(self, container: str) -> None:
@@ -334,6 +302,9 @@ class Watch:
                     self._take_line(line, file)
                 state = self._engine.state(container)
                 if state is None or not state.running:
+                    # A last line of stdout may come behind a later one of stderr.
+                    for line in self._engine.log_lines(container, file.resume()):
+                        self._take_line(line, file)
                     return state
                 if self._spec.restart.name in FINAL_POLICIES and self.job.paths.result.exists():
                     return self._stop_restarting(container)
@@ -374,18 +345,15 @@ class Watch:
         delay = _attempt.delay(self.job)
         self.not_before = time.monotonic() + delay
         self.following = following
+        self.remains = self._container or self.remains
         with _told_of_failure(self.job, self.outcome):
             self._recorder.attempted(self.job, self.outcome, self._container, state, delay)
         self._remove_secrets()
-        if self._container is not None:
-            self.remains = self._container
-            self._engine.remove(self._container)
-            self.remains = None
         self._remove_job_file()
+        self._remove_remains()
 
     def _clean_up(self) -> None:
-        if self.remains is not None:
-            self._engine.remove(self.remains)
+        self._remove_remains()
         # Who stops a job knows why it ended, and has no use for its container.
         stopped = self.outcome.end is End.STOPPED and not self._gave_up
         failed = self.outcome.end is not End.COMPLETED and not stopped
@@ -394,6 +362,11 @@ class Watch:
             self._engine.remove(self._container)
         if self._container is None or not kept:
             self._remove_job_file()
+
+    def _remove_remains(self) -> None:
+        if self.remains is not None:
+            self._engine.remove(self.remains)
+            self.remains = None
 
     def _remove_job_file(self) -> None:
         self.job.paths.job.unlink(missing_ok=True)

@@ -78,6 +78,7 @@ ORDER = (
     "_capacity",
     "_outcome",
     "_attempt",
+    "_recorder",
     "_container_log",
     "_watching",
     "_running",
