@@ -56,6 +56,8 @@ class Play:
     #: The engine refuses to create, or to start it.
     create_error: str | None = None
     start_error: str | None = None
+    #: Whether it may grant later what it has refused.
+    transient: bool = True
     #: The engine does not answer this often while its output is followed.
     outages: int = 0
     #: It is removed by hand while it runs.
@@ -245,7 +247,7 @@ class FakeEngine:
         play = self._play(spec)
         self._note("create", _number(spec))
         if play.create_error is not None:
-            raise EngineError(play.create_error)
+            raise _refusal(play.create_error, play)
         with self._changed:
             name = f"container-{len(self.made)}"
             self.made[name] = FakeContainer(spec, play)
@@ -271,7 +273,7 @@ class FakeEngine:
         if found.play.start_gate is not None:
             found.play.start_gate.wait(PATIENCE)
         if found.play.start_error is not None:
-            raise EngineError(found.play.start_error)
+            raise _refusal(found.play.start_error, found.play)
         with self._changed:
             found.started = True
             self.most_at_once = max(self.most_at_once, len(self.running))
@@ -346,6 +348,12 @@ class FakeEngine:
 def _has(present: Mapping[str, str], wanted: Mapping[str, str | None]) -> bool:
     """Tell whether all the wanted labels are there, with their values (None: with any)."""
     return all(name in present and value in (None, present[name]) for name, value in wanted.items())
+
+
+def _refusal(words: str, play: Play) -> EngineError:
+    error = EngineError(words)
+    error.transient = play.transient
+    return error
 
 
 def _later(lines: tuple[str, ...], first: int, since: str | None) -> Iterator[bytes]:

@@ -295,23 +295,27 @@ class Watch:
         Raises ``EngineError`` where the engine does not answer for too long.
         """
         failures = 0
+        over = False
         while True:
             try:
                 for line in self._engine.log_lines(container, file.resume()):
                     failures = 0
                     self._take_line(line, file)
                 state = self._engine.state(container)
-                if state is None or not state.running:
-                    # A last line of stdout may come behind a later one of stderr.
-                    for line in self._engine.log_lines(container, file.resume()):
-                        self._take_line(line, file)
+                if over:  # and all that it has printed was read since
                     return state
+                over = state is None or not state.running
+                if over:
+                    continue
                 if self._spec.restart.name in FINAL_POLICIES and self.job.paths.result.exists():
                     return self._stop_restarting(container)
             except EngineError:
                 failures += 1
                 if failures > ENGINE_RETRIES:
-                    raise
+                    state = self._engine.state(container)
+                    if state is not None and state.running:
+                        raise
+                    return state  # though some of its output may be missing
                 time.sleep(ENGINE_BACKOFF * 2 ** (failures - 1))
             else:
                 time.sleep(POLL)

@@ -445,6 +445,19 @@ def test_engine_that_is_gone(sweep):
     ]
 
 
+def test_output_that_cannot_be_read(sweep):
+    """A container that has ended has ended so, also where the engine does not give its output."""
+    sweep.plays(j0=Play(outages=6, exit_code=3, result=None))
+
+    def ended_unseen(container):
+        sweep.engine.made[container].over = True
+
+    start = sweep.engine.start
+    sweep.engine.start = lambda container: (start(container), ended_unseen(container))
+
+    assert [outcome.end for outcome in sweep.run(sweep.job(0))] == [End.EXITED]
+
+
 # ---- time ----------------------------------------------------------------------------------------
 
 
@@ -974,7 +987,9 @@ def test_never_two_containers_of_a_job(sweep):
 
     def fail_twice(container):
         if next(failures, False):
-            raise EngineError("busy")
+            refusal = EngineError("busy")
+            refusal.transient = True
+            raise refusal
         remove(container)
 
     sweep.engine.remove = fail_twice
@@ -998,14 +1013,18 @@ def test_never_two_containers_of_a_job(sweep):
 
 def test_refusal_that_would_come_again(sweep):
     """What the engine will never do is not asked for again."""
-    refusal = EngineError("no such image")
-    refusal.transient = False
-    sweep.notes.broken["starting"] = refusal
-    assert sweep.run(sweep.job(0, infra=5)) == [Outcome(End.NOT_STARTED, "no such image")]
+    sweep.plays(
+        j0=Play(create_error="no such image", transient=False),
+        j1=Play(start_error="no such executable", transient=False),
+    )
+    assert sweep.run(sweep.job(0, infra=5), sweep.job(1, infra=5)) == [
+        Outcome(End.NOT_STARTED, "no such image"),
+        Outcome(End.NOT_STARTED, "no such executable"),
+    ]
     assert sweep.notes.attempts == []
 
     sweep.notes.broken["starting"] = OptionError("no such option")
-    assert sweep.run(sweep.job(1, infra=5)) == [Outcome(End.NOT_STARTED, "no such option")]
+    assert sweep.run(sweep.job(2, infra=5)) == [Outcome(End.NOT_STARTED, "no such option")]
     assert sweep.notes.attempts == []
 
 
