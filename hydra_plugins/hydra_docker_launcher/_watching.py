@@ -295,15 +295,16 @@ class Watch:
         Raises ``EngineError`` where the engine does not answer for too long.
         """
         failures = 0
+        state: ContainerState | None = None
         over = False
         while True:
             try:
                 for line in self._engine.log_lines(container, file.resume()):
-                    failures = 0
-                    self._take_line(line, file)
-                state = self._engine.state(container)
+                    if self._take_line(line, file):
+                        failures = 0
                 if over:  # and all that it has printed was read since
                     return state
+                state = self._engine.state(container)
                 over = state is None or not state.running
                 if over:
                     continue
@@ -312,7 +313,7 @@ class Watch:
             except EngineError:
                 failures += 1
                 if failures > ENGINE_RETRIES:
-                    state = self._engine.state(container)
+                    state = state if over else self._engine.state(container)
                     if state is not None and state.running:
                         raise
                     return state  # though some of its output may be missing
@@ -322,12 +323,14 @@ class Watch:
             if self.released:
                 raise _Released
 
-    def _take_line(self, line: bytes, file: ContainerLog) -> None:
+    def _take_line(self, line: bytes, file: ContainerLog) -> bool:
+        """Write and show a line; tell whether it is new."""
         new = file.write(line)
         if self.released:
             raise _Released
         if new:
             self._recorder.output(self.job, line.partition(b" ")[2].decode("utf-8", "replace"))
+        return new
 
     def _stop_restarting(self, container: str) -> ContainerState | None:
         """End a container whose job has come to its end, but whose policy starts it again."""
