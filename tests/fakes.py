@@ -57,6 +57,8 @@ class Play:
     #: The engine refuses to create, or to start it.
     create_error: str | None = None
     start_error: str | None = None
+    #: Whether it may grant later what it has refused.
+    transient: bool = True
     #: The engine does not answer this often while its output is followed.
     outages: int = 0
     #: It is removed by hand while it runs.
@@ -65,6 +67,8 @@ class Play:
     restarts: int = 0
     #: ``start`` waits for this.
     start_gate: threading.Event | None = None
+    #: Written when it ends.
+    last_lines: tuple[str, ...] = ()
 
 
 class FakeContainer:
@@ -102,11 +106,13 @@ class FakeContainer:
 class FakeEngine:
     """An engine without containers. ``plays`` says by job number what a container does.
 
+    A tuple has a play for each attempt; the last one counts for all that follow.
+
     ``calls`` holds every request that changes something: its name, and the job's number (for
     ``stop`` the grace as well).
     """
 
-    plays: Mapping[int, Play] = field(default_factory=dict)
+    plays: Mapping[int, Play | tuple[Play, ...]] = field(default_factory=dict)
     machine: Host = HOST
     images: dict[str, Image] = field(default_factory=dict)
     registry: dict[str, Image] = field(default_factory=dict)
@@ -149,12 +155,22 @@ class FakeEngine:
             if not self._changed.wait_for(condition, PATIENCE):
                 raise TimeoutError(f"did not happen; so far: {self.calls}")
 
+    def touch(self) -> None:
+        """Have the conditions looked at that somebody waits for."""
+        with self._changed:
+            self._changed.notify_all()
+
     def wait_for_call(self, *call: Any) -> None:
         self.wait_for(lambda: call in self.calls)
 
     def release(self, number: int) -> None:
-        """Let the container of a job end."""
-        next(c for c in self.made.values() if _number(c.spec) == number).end.set()
+        """Let the newest container of a job end."""
+        [c for c in self.made.values() if _number(c.spec) == number][-1].end.set()
+
+    def has(self, container: str, spec: ContainerSpec) -> None:
+        """Have a container that another launcher has started."""
+        self.made[container] = FakeContainer(spec, self._play(spec))
+        self.made[container].started = True
 
     # ---- Engine ----------------------------------------------------------------------------------
 
@@ -229,10 +245,10 @@ class FakeEngine:
         return code, output[:limit]
 
     def create(self, spec: ContainerSpec) -> str:
-        play = self.plays.get(_number(spec), Play())
+        play = self._play(spec)
         self._note("create", _number(spec))
         if play.create_error is not None:
-            raise EngineError(play.create_error)
+            raise _refusal(play.create_error, play)
         with self._changed:
             name = f"container-{len(self.made)}"
             self.made[name] = FakeContainer(spec, play)
@@ -258,7 +274,7 @@ class FakeEngine:
         if found.play.start_gate is not None:
             found.play.start_gate.wait(PATIENCE)
         if found.play.start_error is not None:
-            raise EngineError(found.play.start_error)
+            raise _refusal(found.play.start_error, found.play)
         with self._changed:
             found.started = True
             self.most_at_once = max(self.most_at_once, len(self.running))
@@ -269,11 +285,10 @@ class FakeEngine:
         if found.outages:
             found.outages -= 1
             raise EngineError("connection refused")
-        for number, line in enumerate(found.play.lines):
-            stamp = f"2026-11-22T10:00:{number:02d}.000000000Z"
-            if since is None or stamp > since:
-                yield f"{stamp} {line}".encode()
+        first = found.play.lines
+        yield from _later(first, 0, since)
         found.end.wait(PATIENCE)
+        yield from _later(found.play.last_lines, len(first), since)
         with self._changed:
             if found.restarts:
                 found.restarts -= 1
@@ -313,8 +328,17 @@ class FakeEngine:
 
     def remove(self, container: str) -> None:
         found = self.made[container]
-        found.removed = True
+        with self._changed:
+            found.removed = found.over = True
+            found.end.set()
         self._note("remove", _number(found.spec))
+
+    def _play(self, spec: ContainerSpec) -> Play:
+        plays = self.plays.get(_number(spec), Play())
+        if isinstance(plays, Play):
+            return plays
+        attempt = int(dict(spec.labels)["hydra.docker.attempt"])
+        return plays[min(attempt, len(plays)) - 1]
 
     def _note(self, *call: Any) -> None:
         with self._changed:
@@ -325,6 +349,20 @@ class FakeEngine:
 def _has(present: Mapping[str, str], wanted: Mapping[str, str | None]) -> bool:
     """Tell whether all the wanted labels are there, with their values (None: with any)."""
     return all(name in present and value in (None, present[name]) for name, value in wanted.items())
+
+
+def _refusal(words: str, play: Play) -> EngineError:
+    error = EngineError(words)
+    error.transient = play.transient
+    return error
+
+
+def _later(lines: tuple[str, ...], first: int, since: str | None) -> Iterator[bytes]:
+    """Yield lines, one each second, that are later than ``since``."""
+    for number, line in enumerate(lines, start=first):
+        stamp = f"2026-11-22T10:00:{number:02d}.000000000Z"
+        if since is None or stamp > since:
+            yield f"{stamp} {line}".encode()
 
 
 def _number(spec: ContainerSpec) -> int:

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from . import (
     _attempt,
+<<<<<<< HEAD
     _background,
+=======
+>>>>>>> wip-running
     _dry_run,
     _image,
     _machine,
@@ -22,11 +25,15 @@ from . import (
     _plan,
     _preflight,
     _private,
+<<<<<<< HEAD
     _resume,
     _running,
     _saving,
     _sweep_folder,
     _take_up,
+=======
+    _running,
+>>>>>>> wip-running
 )
 from ._capacity import Capacity
 from ._data import DataBook
@@ -398,6 +405,7 @@ def _print(pinned: _Pinned, plans: Sequence[RunnableJob], past: Ledger | None) -
     for line in made:
         print(f"#   {line}")
     for plan in plans:
+<<<<<<< HEAD
         row = past.row(plan.number) if past is not None and pinned.options.resume else {}
         if row.get("outcome") == End.COMPLETED.value:
             print(
@@ -407,3 +415,42 @@ def _print(pinned: _Pinned, plans: Sequence[RunnableJob], past: Ledger | None) -
             continue
         spec = _attempt.specification(plan, code.host.memory)
         print(f"\n# {plan.title}\n{_dry_run.docker_run(spec)}")
+=======
+        spec = _attempt.specification(plan, code.host.memory)
+        print(f"\n# {plan.title}\n{_dry_run.docker_run(spec)}")
+
+
+def _track_and_run(
+    pinned: _Pinned,
+    jobs: Sequence[Job],
+    plans: Sequence[RunnableJob],
+    content: Content,
+    data: Mapping[int, tuple[DataIdentity, ...]],
+) -> list[Outcome]:
+    recorder, ready = pinned.recorder, pinned.ready
+    if recorder is None or ready is None:
+        raise RuntimeError("a dry run has nothing to run")
+    status = RunStatus.FAILED
+    try:
+        contents = {
+            job.number: content(job, pinned.code.task, plan.spec.restart.name)
+            for job, plan in zip(jobs, plans, strict=True)
+        }
+        recorder.batch(jobs, contents, data)
+        outcomes = _running.run_jobs(
+            plans,
+            engine=pinned.engine,
+            capacity=Capacity(pinned.code.host, pinned.options.n_jobs, ready.facts.gpus),
+            recorder=recorder,
+            keep=pinned.options.keep,
+            fail_fast=pinned.options.fail_fast,
+        )
+        if all(outcome.end is End.COMPLETED for outcome in outcomes):
+            status = RunStatus.FINISHED
+    except KeyboardInterrupt:
+        status = RunStatus.KILLED
+        raise
+    finally:
+        recorder.close(status)
+    return outcomes
+>>>>>>> wip-running

@@ -11,7 +11,22 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
+<<<<<<< HEAD
 from . import _job_files, _plan, _results, _take_up
+=======
+from . import (
+    _attempt,
+    _compose,
+    _data_identity,
+    _job_files,
+    _job_record,
+    _plan,
+    _private,
+    _provenance,
+    _results,
+)
+from ._data_identity import DataIdentity
+>>>>>>> wip-running
 from ._engine import ContainerSpec, ContainerState
 from ._job import Job
 from ._ledger import Ledger, write_json
@@ -140,7 +155,7 @@ class SweepRecorder:
             self._folder.forget_sweep()
         elif len(self._unsent) == len(left):
             log.warning(
-                "%s could not be logged. What is missing is kept, and sent by: hydra-docker sync %s",
+                "%s could not be logged. It is kept, and sent by: hydra-docker sync %s",
                 f"The end of {len(left)} jobs" if left else "The end of the sweep",
                 self._sweep.folder,
             )
@@ -212,6 +227,7 @@ class SweepRecorder:
         delay: float,
     ) -> None:
         """Write the attempt down, and tell the user why the job runs again."""
+<<<<<<< HEAD
         row = self._ledger.row(job.number)
         ended = {
             **row,
@@ -222,12 +238,28 @@ class SweepRecorder:
         }
         attempts = [*row.get("attempts", ()), _attempt(ended)]
         self._ledger.update(job.number, attempts=attempts, container=None, started=None)
+=======
+        attempts = self._attempts.setdefault(job.number, [])
+        attempts.append(
+            {
+                "attempt": job.attempt,
+                "outcome": outcome.end.value,
+                "cause": outcome.cause,
+                "exit_code": outcome.exit_code,
+                "container": container,
+                "started": state.started_at if state else None,
+                "ended": state.finished_at if state else _now(),
+            }
+        )
+        self._ledger.update(job.number, attempts=list(attempts), container=None, name=None)
+>>>>>>> wip-running
         log.warning(
-            "%s %s: %s\nAttempt %d starts in %g s.",
+            "%s %s: %s\nAttempt %d of %d in %g s.",
             job.title,
             outcome.end.value,
-            _harmless(outcome.cause),
+            "\n".join(map(_harmless, outcome.cause.split("\n"))),
             job.attempt + 1,
+            _attempt.at_most(job, outcome),
             delay,
         )
 

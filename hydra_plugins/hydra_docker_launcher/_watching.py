@@ -7,7 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+<<<<<<< HEAD
 from typing import Protocol
+=======
+>>>>>>> wip-running
 
 from . import _attempt, _outcome
 from ._attempt import RunnableJob
@@ -22,6 +25,10 @@ from ._errors import (
     TaskError,
 )
 from ._outcome import End, Outcome
+<<<<<<< HEAD
+=======
+from ._recorder import Recorder
+>>>>>>> wip-running
 from ._units import show_size
 
 log = logging.getLogger("hydra_docker_launcher")
@@ -34,6 +41,7 @@ FINAL_POLICIES = ("always", "unless-stopped")
 _LASTING = (OptionError, SourceError, DataError, TaskError)
 
 
+<<<<<<< HEAD
 class Recorder(Protocol):
     """Is told of every job, from the thread of that job."""
 
@@ -69,6 +77,8 @@ class Recorder(Protocol):
         """Forget the job: its end is written down, and its container removed or kept."""
 
 
+=======
+>>>>>>> wip-running
 class _Released(Exception):  # noqa: N818  (no error: the launcher has let the container go)
     """Nobody watches the container any more."""
 
@@ -270,9 +280,13 @@ class Watch:
             else:
                 after = job.earlier[-1].value if job.earlier else "an earlier one"
                 self._log = ContainerLog.further(job.paths.log, job.attempt, after)
+<<<<<<< HEAD
         if self.remains is not None:  # never two containers in one output folder
             self._engine.remove(self.remains)
             self.remains = None
+=======
+        self._remove_remains()  # never two containers in one output folder
+>>>>>>> wip-running
         container = self._engine.create(spec)
         with self._lock:
             self._container = container
@@ -295,6 +309,7 @@ class Watch:
         """Go on with a container that another launcher has started."""
         with self._lock:
             self._container = container
+<<<<<<< HEAD
             self._log = ContainerLog.taken_up(self.job.paths.log, self.job.attempt)
         self._recorder.started(self.job, self._spec, container)
         self._goes_on(container)
@@ -307,6 +322,22 @@ class Watch:
             state = self._engine.state(container)
         except EngineError:
             return False
+=======
+            self._started = True
+            self._log = ContainerLog.taken_up(self.job.paths.log, self.job.attempt)
+        self._recorder.started(self.job, self._spec, container)
+        self._goes_on(container)
+        if self._runs(container) is not False:
+            self._begin_time()
+        return container
+
+    def _runs(self, container: str) -> bool | None:
+        """Tell whether a container runs; None: nobody knows."""
+        try:
+            state = self._engine.state(container)
+        except EngineError:
+            return None
+>>>>>>> wip-running
         return state is not None and state.running
 
     def _goes_on(self, container: str) -> None:
@@ -330,6 +361,7 @@ class Watch:
         Raises ``EngineError`` where the engine does not answer for too long.
         """
         failures = 0
+<<<<<<< HEAD
         while True:
             try:
                 for line in self._engine.log_lines(container, file.resume()):
@@ -338,24 +370,55 @@ class Watch:
                 state = self._engine.state(container)
                 if state is None or not state.running:
                     return state
+=======
+        state: ContainerState | None = None
+        over = False
+        while True:
+            try:
+                for line in self._engine.log_lines(container, file.resume()):
+                    if self._take_line(line, file):
+                        failures = 0
+                if over:  # and all that it has printed was read since
+                    return state
+                state = self._engine.state(container)
+                over = state is None or not state.running
+                if over:
+                    continue
+>>>>>>> wip-running
                 if self._spec.restart.name in FINAL_POLICIES and self.job.paths.result.exists():
                     return self._stop_restarting(container)
             except EngineError:
                 failures += 1
                 if failures > ENGINE_RETRIES:
+<<<<<<< HEAD
                     raise
+=======
+                    state = state if over else self._engine.state(container)
+                    if state is not None and state.running:
+                        raise
+                    return state  # though some of its output may be missing
+>>>>>>> wip-running
                 time.sleep(ENGINE_BACKOFF * 2 ** (failures - 1))
             else:
                 time.sleep(POLL)
             if self.released:
                 raise _Released
 
+<<<<<<< HEAD
     def _take_line(self, line: bytes, file: ContainerLog) -> None:
+=======
+    def _take_line(self, line: bytes, file: ContainerLog) -> bool:
+        """Write and show a line; tell whether it is new."""
+>>>>>>> wip-running
         new = file.write(line)
         if self.released:
             raise _Released
         if new:
             self._recorder.output(self.job, line.partition(b" ")[2].decode("utf-8", "replace"))
+<<<<<<< HEAD
+=======
+        return new
+>>>>>>> wip-running
 
     def _stop_restarting(self, container: str) -> ContainerState | None:
         """End a container whose job has come to its end, but whose policy starts it again."""
@@ -373,11 +436,15 @@ class Watch:
             record_end(self._recorder, self.job, self.outcome, self._container, state)
             self._remove_secrets()
             self._clean_up()
+<<<<<<< HEAD
             self._recorder.settled(self.job)
+=======
+>>>>>>> wip-running
             return
         delay = _attempt.delay(self.job)
         self.not_before = time.monotonic() + delay
         self.following = following
+<<<<<<< HEAD
         with _told_of_failure(self.job, self.outcome):
             self._recorder.attempted(self.job, self.outcome, self._container, state, delay)
         self._remove_secrets()
@@ -390,6 +457,17 @@ class Watch:
     def _clean_up(self) -> None:
         if self.remains is not None:
             self._engine.remove(self.remains)
+=======
+        self.remains = self._container or self.remains
+        with _told_of_failure(self.job, self.outcome):
+            self._recorder.attempted(self.job, self.outcome, self._container, state, delay)
+        self._remove_secrets()
+        self._remove_job_file()
+        self._remove_remains()
+
+    def _clean_up(self) -> None:
+        self._remove_remains()
+>>>>>>> wip-running
         # Who stops a job knows why it ended, and has no use for its container.
         stopped = self.outcome.end is End.STOPPED and not self._gave_up
         failed = self.outcome.end is not End.COMPLETED and not stopped
@@ -399,6 +477,14 @@ class Watch:
         if self._container is None or not kept:
             self._remove_job_file()
 
+<<<<<<< HEAD
+=======
+    def _remove_remains(self) -> None:
+        if self.remains is not None:
+            self._engine.remove(self.remains)
+            self.remains = None
+
+>>>>>>> wip-running
     def _remove_job_file(self) -> None:
         self.job.paths.job.unlink(missing_ok=True)
         with suppress(FileNotFoundError):

@@ -115,3 +115,24 @@ def test_more_gpus_than_there_are():
     """The first job may ask for more than is known; it gets what is there."""
     capacity = Capacity(HOST, -1, ("A",))
     assert packed(capacity, spec(gpus=Gpus(count=2))) == {0: Gpus(ids=("A",))}
+
+
+def test_what_runs_already():
+    """Its room is taken, whatever it is; its GPUs are those that it has."""
+    capacity = Capacity(HOST, -1, ("A", "B"))
+    found = spec(cpus=3, gpus=Gpus(ids=("A",)))
+    assert capacity.hold(0, found) == found
+    assert capacity.hold(1, spec(cpus=3)) == spec(cpus=3)
+    assert not capacity.fits(spec(cpus=0.1))
+    capacity.give_back(1)
+    capacity.give_back(1)
+    assert capacity.take(2, spec(gpus=Gpus(count=1))).gpus == Gpus(ids=("B",))
+    assert not capacity.fits(spec(cpus=0, gpus=Gpus(count=1)))
+
+
+def test_gpus_that_run_already_and_are_not_known():
+    """Where nobody knows which GPUs it has, no other job gets one."""
+    capacity = Capacity(HOST, -1, ("A", "B"))
+    capacity.hold(0, spec(gpus=Gpus(count=1)))
+    assert not capacity.fits(spec(gpus=Gpus(count=1)))
+    assert capacity.fits(spec())

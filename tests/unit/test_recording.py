@@ -31,6 +31,7 @@ from hydra_plugins.hydra_docker_launcher._options import (
     CloneOptions,
     Gpus,
     Mlflow,
+    Retries,
     SweepOptions,
 )
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
@@ -314,6 +315,50 @@ def test_data(bench):
     assert from_text(run.artifacts["data.json"]) == (RAW, CACHE)
     assert DataIdentity.from_json({**facts, "of a newer version": 1}) == RAW
     assert run.datasets == (Dataset("data/raw", RAW.digest, "/project/data/raw", "/data", facts),)
+
+
+def test_attempts(bench, caplog):
+    """Of a job that is run again: each attempt in its row, one run, and a word to the user."""
+    bench.runnable = replace(bench.runnable, retries=Retries(oom=2, backoff=10.0))
+    bench.start()
+    bench.recorder.started(bench.runnable, bench.spec, "c0")
+    caplog.clear()
+
+    killed = Outcome(End.OUT_OF_MEMORY, "used all of mem_limit=1g", 137)
+    bench.recorder.attempted(bench.runnable, killed, "c0", STATE, 10.0)
+
+    assert caplog.messages == [
+        "job #0 (n=0) out of memory: used all of mem_limit=1g\nAttempt 2 of 3 in 10 s."
+    ]
+    attempt = {
+        "attempt": 1,
+        "outcome": "out of memory",
+        "cause": "used all of mem_limit=1g",
+        "exit_code": 137,
+        "container": "c0",
+        "started": STATE.started_at,
+        "ended": STATE.finished_at,
+    }
+    row = bench.ledger["jobs"][0]
+    assert (row["attempts"], row["outcome"], row["container"]) == ([attempt], None, None)
+
+    second = replace(bench.runnable, attempt=2, earlier=(End.OUT_OF_MEMORY,))
+    bigger = replace(
+        bench.spec, name="train-x-0-2", limits=replace(bench.spec.limits, memory=2 * GIB)
+    )
+    paths = bench.runnable.paths
+    paths.result.write_text("of the first attempt")
+    bench.recorder.starting(second, bigger)
+    assert not paths.result.exists()
+    assert paths.job.read_bytes() == b"job"
+    bench.recorder.started(second, bigger, "c1")
+    bench.recorder.ended(second, COMPLETED, "c1", STATE)
+
+    assert list(bench.tracker.jobs) == list(bench.tracker.ends) == ["run-0"]
+    row = bench.ledger["jobs"][0]
+    assert (row["attempts"], row["outcome"], row["container"]) == ([attempt], "completed", "c1")
+    last = json.loads(paths.container.read_text())
+    assert (last["name"], last["limits"]["mem_limit"]) == ("train-x-0-2", "2g")
 
 
 def test_snapshot(bench):

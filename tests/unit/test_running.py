@@ -6,6 +6,8 @@ import contextlib
 import json
 import signal
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,10 +15,17 @@ import pytest
 from fakes import GIB, HOST, PATIENCE, FakeEngine, Play
 
 from hydra_plugins.hydra_docker_launcher import _running, _watching
+from hydra_plugins.hydra_docker_launcher import _attempt, _running, _watching
 from hydra_plugins.hydra_docker_launcher._capacity import Capacity
 from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits, Mount
-from hydra_plugins.hydra_docker_launcher._errors import DockerLauncherError
+from hydra_plugins.hydra_docker_launcher._errors import (
+    DockerLauncherError,
+    EngineError,
+    OptionError,
+)
+from hydra_plugins.hydra_docker_launcher._interrupt import Detached
 from hydra_plugins.hydra_docker_launcher._option_values import NO_GPUS, Gpus, Restart
+from hydra_plugins.hydra_docker_launcher._options import Retries
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
 from hydra_plugins.hydra_docker_launcher._paths import JobPaths
 from hydra_plugins.hydra_docker_launcher._running import RunnableJob, run_jobs
@@ -53,6 +62,8 @@ class Notes:
     attempts: list[tuple[object, ...]] = field(default_factory=list)
     order: list[tuple[str, int]] = field(default_factory=list)
     forgotten: list[int] = field(default_factory=list)
+    #: Called whenever it has been told something.
+    changed: Callable[[], None] = lambda: None
 
     def starting(self, job, spec):
         self._note("starting", job)
@@ -62,8 +73,8 @@ class Notes:
         self._note("started", job)
 
     def output(self, job, text):
-        self._note("output", job)
         self.lines.append((job.number, text))
+        self._note("output", job)
 
     def attempted(self, job, outcome, container, state, delay):
         self.attempts.append((job.number, job.attempt, outcome, container, delay))
@@ -78,6 +89,7 @@ class Notes:
 
     def _note(self, event, job):
         self.order.append((event, job.number))
+        self.changed()
         if event in self.broken:
             raise self.broken[event]
 
@@ -89,8 +101,20 @@ class Sweep:
     folder: Path
     engine: FakeEngine = field(default_factory=FakeEngine)
     notes: Notes = field(default_factory=Notes)
+    letting_go: threading.Event = field(default_factory=threading.Event)
 
-    def job(self, number, *, timeout=None, cpus=1.0, memory=GIB, gpus=NO_GPUS, restart="no"):
+    def job(
+        self,
+        number,
+        *,
+        timeout=None,
+        cpus=1.0,
+        memory=GIB,
+        gpus=NO_GPUS,
+        restart="no",
+        backoff=0.0,
+        **retries,
+    ):
         output = self.folder / str(number)
         output.mkdir()
         spec = ContainerSpec(
@@ -106,25 +130,56 @@ class Sweep:
             restart=Restart(restart),
             stop_grace_period=7.0,
         )
-        return RunnableJob(number, f"job #{number}", spec, JobPaths(output), timeout)
+        return RunnableJob(
+            number,
+            f"job #{number}",
+            spec,
+            JobPaths(output),
+            timeout,
+            Retries(**retries, backoff=backoff),
+        )
 
-    def run(self, *jobs, n_jobs=-1, keep="failed", fail_fast=False, gpus=()):
+    def running_job(self, number, **options):
+        """Return a job whose container another launcher has started."""
+        job = replace(self.job(number, **options), container=f"found-{number}")
+        self.engine.has(job.container, _attempt.specification(job, HOST.memory))
+        return job
+
+    def run(self, *jobs, n_jobs=-1, keep="failed", gpus=(), capacity=None, **options):
         return run_jobs(
             jobs,
             engine=self.engine,
-            capacity=Capacity(HOST, n_jobs, gpus),
+            capacity=capacity or Capacity(HOST, n_jobs, gpus),
             recorder=self.notes,
             keep=keep,
-            fail_fast=fail_fast,
+            **{"fail_fast": False, **options},
         )
+
+    def log(self, number):
+        """Return the lines of a job's container.log without their times."""
+        lines = (self.folder / str(number) / "container.log").read_text().splitlines()
+        return [line.partition(" ")[2] for line in lines]
+
+    def wait_for_detach(self):
+        """Wait until the scheduler has told all attempts to let go."""
+        assert self.letting_go.wait(PATIENCE)
 
     def plays(self, **plays):
         self.engine.plays = {int(name[1:]): play for name, play in plays.items()}
 
 
 @pytest.fixture
-def sweep(tmp_path):
-    return Sweep(tmp_path)
+def sweep(tmp_path, monkeypatch):
+    sweep = Sweep(tmp_path)
+    sweep.notes.changed = sweep.engine.touch
+    detach = _watching.Watch.detach
+
+    def detach_and_tell(watch, **options):
+        detach(watch, **options)
+        sweep.letting_go.set()
+
+    monkeypatch.setattr(_watching.Watch, "detach", detach_and_tell)
+    return sweep
 
 
 @contextlib.contextmanager
@@ -395,6 +450,19 @@ def test_engine_that_is_gone(sweep):
     ]
 
 
+def test_output_that_cannot_be_read(sweep):
+    """A container that has ended has ended so, also where the engine does not give its output."""
+    sweep.plays(j0=Play(outages=6, exit_code=3, result=None))
+
+    def ended_unseen(container):
+        sweep.engine.made[container].over = True
+
+    start = sweep.engine.start
+    sweep.engine.start = lambda container: (start(container), ended_unseen(container))
+
+    assert [outcome.end for outcome in sweep.run(sweep.job(0))] == [End.EXITED]
+
+
 # ---- time ----------------------------------------------------------------------------------------
 
 
@@ -529,8 +597,6 @@ def test_ctrl_c_before_a_container_exists(sweep, monkeypatch):
 
 def test_engine_that_cannot_stop(sweep):
     """A stop that the engine refuses is left to the thread that watches the container."""
-    from hydra_plugins.hydra_docker_launcher._errors import EngineError
-
     sweep.plays(j0=Play(waits=True))
 
     def refuse(container, grace):
@@ -613,7 +679,6 @@ def test_secrets_after_ctrl_c(sweep):
 
 def test_container_that_cannot_be_removed(sweep, caplog):
     """The job has completed all the same."""
-    from hydra_plugins.hydra_docker_launcher._errors import EngineError
 
     def refuse(container):
         raise EngineError("driver failed to remove root filesystem")
@@ -664,3 +729,634 @@ def test_policies_that_never_end(sweep, policy, result, outcome):
 
     assert sweep.run(job) == [outcome]
     assert ("stop", 0, 7.0) in sweep.engine.calls
+
+
+# ---- retries -------------------------------------------------------------------------------------
+
+RAISES = Play(("one",), 1, {"outcome": "error", "error": {"type": "ValueError", "message": "no"}})
+RAISED = "raised ValueError: no"
+
+
+@pytest.mark.parametrize(
+    ("play", "cause", "end", "after"),
+    [
+        (Play(exit_code=137, result=None, oom_killed=True), "oom", End.OUT_OF_MEMORY, "out of"),
+        (RAISES, "error", End.ERROR, "error"),
+        (Play(exit_code=3, result=None), "error", End.EXITED, "exited"),
+        (Play(create_error="no"), "infra", End.NOT_STARTED, "could not start"),
+        (Play(start_error="no"), "infra", End.NOT_STARTED, "could not start"),
+        (Play(vanishes=True), "infra", End.LOST, "lost"),
+        (Play(outages=6), "infra", End.LOST, "lost"),
+        (Play(waits=True), "timeout", End.TIMED_OUT, "timed out"),
+    ],
+)
+def test_runs_again(sweep, play, cause, end, after):
+    """A job is run again by the cause of its end: in a container of its own, in the same folder."""
+    sweep.plays(j0=(play, Play(("two",), result={"outcome": "completed", "value": 2})))
+    job = sweep.job(0, timeout=0.05 if end is End.TIMED_OUT else None)
+    job = replace(job, retries=Retries(**{cause: 1}, backoff=0.0))
+
+    assert sweep.run(job) == [Outcome(End.COMPLETED, "completed", 0, value=2)]
+
+    assert [attempt[2].end for attempt in sweep.notes.attempts] == [end]
+    assert list(sweep.notes.ends) == [0]
+    last = [container.spec for container in sweep.engine.made.values()][-1]
+    assert last.name == "job-0-2"
+    assert ("HYDRA_DOCKER_ATTEMPT", "2") in last.environment
+    assert ("hydra.docker.attempt", "2") in last.labels
+    assert all(container.removed for container in sweep.engine.made.values())
+    mark, line = sweep.log(0)[-2:]
+    assert mark.startswith(f"hydra-docker: attempt 2 (after: {after}")
+    assert line == "two"
+
+
+def test_order_of_attempts(sweep):
+    """Each attempt is written down, and its container gone, before the next one starts."""
+    sweep.plays(j0=(RAISES, RAISES, Play(("two",))))
+
+    assert sweep.run(sweep.job(0, error=2, backoff=0.001)) == [COMPLETED]
+
+    first = ["starting", "started", "output", "attempted"]
+    assert [event for event, _ in sweep.notes.order] == first * 2 + [*first[:3], "ended"]
+    assert [call[0] for call in sweep.engine.calls] == ["create", "start", "remove"] * 3
+    outcome = Outcome(End.ERROR, RAISED, 1, error=RAISES.result["error"])
+    assert sweep.notes.attempts == [
+        (0, 1, outcome, "container-0", 0.001),
+        (0, 2, outcome, "container-1", 0.002),
+    ]
+    assert sweep.log(0) == [
+        "one",
+        "hydra-docker: attempt 2 (after: error)",
+        "one",
+        "hydra-docker: attempt 3 (after: error)",
+        "two",
+    ]
+
+
+def test_retries_are_used_up(sweep):
+    """The last attempt's end is the job's; its container is kept, those before are not."""
+    sweep.plays(j0=(RAISES, Play(oom_killed=True, exit_code=137, result=None), RAISES))
+
+    outcomes = sweep.run(sweep.job(0, error=1, oom=1))
+
+    assert [outcome.cause for outcome in outcomes] == [RAISED]
+    assert sweep.notes.ends[0][1] == "container-2"
+    assert [made.removed for made in sweep.engine.made.values()] == [True, True, False]
+
+
+def test_retry_of_a_kept_sweep(sweep):
+    """keep=all is about jobs: of each, the last container stays."""
+    sweep.plays(j0=(RAISES, Play()))
+    sweep.run(sweep.job(0, error=1), keep="all")
+    assert [made.removed for made in sweep.engine.made.values()] == [True, False]
+
+
+def test_other_causes_are_not_repeated(sweep):
+    """A number counts for its own cause only."""
+    sweep.plays(j0=RAISES)
+    job = replace(sweep.job(0), retries=Retries(oom=3, infra=3, timeout=3))
+    assert sweep.run(job)[0].end is End.ERROR
+    assert sweep.notes.attempts == []
+
+
+def test_more_memory(sweep, caplog):
+    """After it was out of memory, a job gets more; the user is told how much."""
+    sweep.plays(j0=Play(oom_killed=True, exit_code=137, result=None))
+
+    outcomes = sweep.run(sweep.job(0, memory=3 * GIB, oom=2, mem_factor=2))
+
+    assert [made.spec.limits.memory for made in sweep.engine.made.values()] == [
+        3 * GIB,
+        6 * GIB,
+        8 * GIB,
+    ]
+    assert outcomes[0].cause == "used all of mem_limit=8g"
+    assert caplog.messages == [
+        "job #0: attempt 2 gets mem_limit=6g",
+        (
+            "job #0: attempt 3 would get mem_limit=12g, which is more than the engine's machine "
+            "has: it gets all of its 8g"
+        ),
+    ]
+
+
+class AskedCapacity(Capacity):
+    """Notes which memory it had no room for, and calls ``refused``."""
+
+    def fits(self, spec):
+        fits = super().fits(spec)
+        if not fits:
+            self.refused(spec.limits.memory)
+        return fits
+
+
+def test_room_for_more_memory(sweep):
+    """An attempt with more memory waits until there is room for that much."""
+    sweep.plays(j0=(Play(oom_killed=True, exit_code=137, result=None), Play()), j1=WAITS)
+    capacity = AskedCapacity(HOST, -1)
+
+    def refused(memory):
+        if memory == 6 * GIB and 1 in sweep.engine.running:
+            sweep.engine.release(1)
+
+    capacity.refused = refused
+    jobs = [sweep.job(0, memory=3 * GIB, oom=1, mem_factor=2), sweep.job(1, memory=3 * GIB)]
+
+    assert sweep.run(*jobs, capacity=capacity) == [COMPLETED, COMPLETED]
+    assert sweep.notes.order.index(("ended", 1)) < _second(sweep.notes.order, ("starting", 0))
+
+
+def _second(items, item):
+    return items.index(item, items.index(item) + 1)
+
+
+def test_others_go_on_during_the_backoff(sweep):
+    """A job that waits for its next attempt takes no room. Ctrl-C then ends it for good."""
+    sweep.plays(j0=RAISES)
+
+    def interrupt_when_the_others_are_over():
+        sweep.engine.wait_for(lambda: {1, 2} <= set(sweep.notes.ends))
+        interrupt()
+
+    with meanwhile(interrupt_when_the_others_are_over), pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.job(0, error=1, backoff=300.0), sweep.job(1), sweep.job(2), n_jobs=1)
+
+    assert sweep.engine.most_at_once == 1
+    stopped = Outcome(End.STOPPED, "attempt 2 was not started (after: error): Ctrl-C")
+    assert sweep.notes.ends[0] == (stopped, None)
+
+
+def test_fail_fast_counts_the_last_attempt(sweep):
+    """A job that completes at its second attempt does not stop the sweep."""
+    sweep.plays(j0=(RAISES, Play()))
+    jobs = [sweep.job(n, error=1) for n in range(3)]
+    assert sweep.run(*jobs, n_jobs=1, fail_fast=True) == [COMPLETED] * 3
+
+
+def test_fail_fast_ends_what_waits(sweep):
+    """When a job has failed for good, those that wait for another attempt get none."""
+    sweep.plays(j0=RAISES, j1=RAISES)
+
+    outcomes = sweep.run(
+        sweep.job(0, error=1, backoff=300.0), sweep.job(1), n_jobs=1, fail_fast=True
+    )
+
+    reason = "fail_fast: job #1 did not complete"
+    assert outcomes[0] == Outcome(
+        End.STOPPED, f"attempt 2 was not started (after: error): {reason}"
+    )
+    assert outcomes[1].end is End.ERROR
+    assert sweep.notes.ends[0][0] == outcomes[0]
+
+
+def test_ctrl_c_while_an_attempt_ends(sweep, monkeypatch):
+    """The attempt is written down, the next one is not begun, and the job has its end."""
+    sweep.plays(j0=RAISES)
+    told = threading.Event()
+    attempted, abort = sweep.notes.attempted, _running._Scheduler._abort
+
+    def interrupted(*arguments):
+        interrupt()
+        assert told.wait(PATIENCE)
+        attempted(*arguments)
+
+    def abort_and_tell(scheduler, reason):
+        told.set()
+        abort(scheduler, reason)
+
+    sweep.notes.attempted = interrupted
+    monkeypatch.setattr(_running._Scheduler, "_abort", abort_and_tell)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.job(0, error=1))
+
+    stopped = Outcome(End.STOPPED, "attempt 2 was not started (after: error): Ctrl-C")
+    assert sweep.notes.ends == {0: (stopped, None)}
+    assert [call[0] for call in sweep.engine.calls] == ["create", "start", "remove"]
+
+
+def test_ctrl_c_during_the_second_attempt(sweep):
+    """It is stopped as the first one would be, and not repeated."""
+    sweep.plays(j0=(RAISES, WAITS))
+
+    def interrupt_the_second():
+        sweep.engine.wait_for(lambda: sweep.engine.running == {0} and len(sweep.engine.made) == 2)
+        interrupt()
+
+    with meanwhile(interrupt_the_second), pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.job(0, error=3, timeout=None))
+
+    assert sweep.notes.ends[0][0] == Outcome(End.STOPPED, "Ctrl-C", 143)
+    assert len(sweep.engine.made) == 2
+
+
+def test_timeout_of_an_attempt_that_has_just_ended(sweep, monkeypatch):
+    """A deadline that passes while the end is written down changes nothing."""
+    passed = threading.Event()
+    time_out, attempted = _watching.Watch.time_out, sweep.notes.attempted
+
+    def time_out_and_tell(watch):
+        time_out(watch)
+        passed.set()
+
+    def slow(*arguments):
+        assert passed.wait(PATIENCE)
+        attempted(*arguments)
+
+    monkeypatch.setattr(_watching.Watch, "time_out", time_out_and_tell)
+    sweep.notes.attempted = slow
+    sweep.plays(j0=(RAISES, Play()))
+
+    outcomes = sweep.run(sweep.job(0, timeout=0.01, error=1))
+
+    assert outcomes[0].end in (End.COMPLETED, End.TIMED_OUT)  # the second may be slow itself
+    assert sweep.notes.attempts[0][2].end is End.ERROR
+    assert sweep.engine.calls[:3] == [("create", 0), ("start", 0), ("remove", 0)]
+
+
+def test_attempt_that_could_not_be_recorded(sweep, caplog):
+    """The next attempt is made all the same."""
+    sweep.notes.broken["attempted"] = OSError(28, "No space left on device")
+    sweep.plays(j0=(RAISES, Play()))
+
+    assert sweep.run(sweep.job(0, error=1)) == [COMPLETED]
+    assert caplog.messages == [
+        "job #0 error, but that could not be recorded: OSError: [Errno 28] No space left on device"
+    ]
+
+
+def test_never_two_containers_of_a_job(sweep):
+    """A container that could not be removed is removed before there is another one."""
+    sweep.plays(j0=(Play(outages=6), Play()))
+    remove = sweep.engine.remove
+    failures = iter([True, True])
+
+    def fail_twice(container):
+        if next(failures, False):
+            refusal = EngineError("busy")
+            refusal.transient = True
+            raise refusal
+        remove(container)
+
+    sweep.engine.remove = fail_twice
+
+    outcomes = sweep.run(sweep.job(0, infra=2))
+
+    assert outcomes == [COMPLETED]
+    assert [(attempt[1], attempt[2].cause) for attempt in sweep.notes.attempts] == [
+        (1, "the engine has stopped to answer: connection refused"),
+        (2, "busy"),
+    ]
+    assert [call[0] for call in sweep.engine.calls] == [
+        "create",
+        "start",
+        "remove",  # now it is gone
+        "create",
+        "start",
+        "remove",
+    ]
+
+
+def test_refusal_that_would_come_again(sweep):
+    """What the engine will never do is not asked for again."""
+    sweep.plays(
+        j0=Play(create_error="no such image", transient=False),
+        j1=Play(start_error="no such executable", transient=False),
+    )
+    assert sweep.run(sweep.job(0, infra=5), sweep.job(1, infra=5)) == [
+        Outcome(End.NOT_STARTED, "no such image"),
+        Outcome(End.NOT_STARTED, "no such executable"),
+    ]
+    assert sweep.notes.attempts == []
+
+    sweep.notes.broken["starting"] = OptionError("no such option")
+    assert sweep.run(sweep.job(2, infra=5)) == [Outcome(End.NOT_STARTED, "no such option")]
+    assert sweep.notes.attempts == []
+
+
+def test_secrets_and_files_between_attempts(sweep):
+    """While a job waits, nothing of its secrets is on the host."""
+    sweep.plays(j0=(RAISES, Play()))
+    job = sweep.job(0, error=1)
+    starting, left = sweep.notes.starting, []
+
+    def with_secrets(job, spec):
+        left.append([path.name for path in job.paths.private.rglob("*")])
+        job.paths.secrets.mkdir(parents=True)
+        (job.paths.secrets / "ssh_key").write_text("private")
+        job.paths.job.write_text("job")
+        return starting(job, spec)
+
+    sweep.notes.starting = with_secrets
+
+    assert sweep.run(job) == [COMPLETED]
+    assert left == [[], ["result.json"]]
+
+
+# ---- containers of another launcher --------------------------------------------------------------
+
+
+def test_container_is_taken_up(sweep):
+    """A container that runs is watched to its end: no other one is created or started."""
+    sweep.plays(
+        j0=Play(
+            ("a", "b", "c"),
+            waits=True,
+            last_lines=("d",),
+            result={"outcome": "completed", "value": 3},
+        )
+    )
+    job = sweep.running_job(0)
+    job.paths.log.write_text(
+        "2026-11-22T10:00:00.000000000Z a\n2026-11-22T10:00:01.000000000Z b\n2026-11-22T10:0"
+    )
+
+    def release_it():
+        sweep.engine.wait_for(lambda: (0, "c") in sweep.notes.lines)
+        sweep.engine.release(0)
+
+    with meanwhile(release_it):
+        assert sweep.run(job) == [Outcome(End.COMPLETED, "completed", 0, value=3)]
+
+    assert sweep.notes.order[0] == ("started", 0)
+    assert [event for event, _ in sweep.notes.order] == ["started", "output", "output", "ended"]
+    assert sweep.notes.lines == [(0, "c"), (0, "d")]
+    assert sweep.log(0) == ["a", "b", "c", "d"]
+    assert sweep.notes.ends[0][1] == "found-0"
+    assert sweep.engine.calls == [("remove", 0)]
+
+
+def test_container_that_has_ended_meanwhile(sweep):
+    """It may have run longer than timeout_min: it has ended by itself all the same."""
+    sweep.plays(j0=Play(("a",), exit_code=1, result=None))
+    job = replace(sweep.running_job(0, timeout=1.0), started_at=0.0)
+    list(sweep.engine.log_lines("found-0", None))  # it has ended
+
+    outcomes = sweep.run(job)
+
+    assert outcomes == [Outcome(End.EXITED, "ended with exit code 1, without a result", 1)]
+    assert sweep.log(0) == ["a"]
+    assert sweep.engine.calls == []
+
+
+def test_container_that_is_gone_meanwhile(sweep):
+    """Nobody knows how it has ended: the job is lost, or run again."""
+    jobs = [sweep.running_job(0), sweep.running_job(1, infra=1)]
+    for job in jobs:
+        sweep.engine.made[job.container].removed = True
+
+    assert sweep.run(*jobs) == [Outcome(End.LOST, LOST), COMPLETED]
+    assert [call for call in sweep.engine.calls if call[0] == "start"] == [("start", 1)]
+
+
+def test_timeout_goes_on_counting(sweep):
+    """The time of a job began when it was started, not when it was taken up."""
+    sweep.plays(j0=WAITS)
+    job = replace(sweep.running_job(0, timeout=3600.0), started_at=time.time() - 7200)
+
+    assert sweep.run(job) == [Outcome(End.TIMED_OUT, "ran longer than timeout_min=60", 143)]
+
+
+def test_containers_come_first(sweep):
+    """What runs already has its room, whatever it takes; others start when there is some again."""
+    sweep.plays(j1=WAITS, j2=WAITS)
+    jobs = [sweep.job(0), sweep.running_job(1), sweep.running_job(2)]
+    capacity = AskedCapacity(HOST, 1)
+
+    def refused(_memory):
+        for number in (1, 2):
+            sweep.engine.release(number)
+
+    capacity.refused = refused
+
+    assert sweep.run(*jobs, capacity=capacity) == [COMPLETED] * 3
+    order = sweep.notes.order
+    assert order.index(("starting", 0)) > max(order.index(("ended", n)) for n in (1, 2))
+
+
+def test_second_attempt_is_taken_up(sweep):
+    """Retries that were used before are used."""
+    sweep.plays(j0=RAISES)
+    first = sweep.job(0, error=2)
+    job = replace(first, attempt=2, earlier=(End.ERROR,), container="found-0")
+    sweep.engine.has("found-0", _attempt.specification(job, HOST.memory))
+    job.paths.log.write_text(
+        "2026-11-22T10:00:00.000000000Z one\n"
+        "2026-11-22T10:01:00.000000000Z hydra-docker: attempt 2 (after: error)\n"
+    )
+
+    assert sweep.run(job)[0].cause == RAISED
+    assert [attempt[:2] for attempt in sweep.notes.attempts] == [(0, 2)]
+    assert sweep.log(0) == [
+        "one",
+        "hydra-docker: attempt 2 (after: error)",
+        "one",
+        "hydra-docker: attempt 3 (after: error)",
+        "one",
+    ]
+
+
+def test_ctrl_c_stops_containers_that_were_taken_up(sweep):
+    """They are stopped and recorded as all others."""
+    sweep.plays(j0=WAITS, j1=WAITS)
+
+    def interrupt_when_both_are_watched():
+        sweep.engine.wait_for(lambda: {("started", 0), ("started", 1)} <= set(sweep.notes.order))
+        interrupt()
+
+    with meanwhile(interrupt_when_both_are_watched), pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.running_job(0), sweep.running_job(1), n_jobs=1)
+
+    assert {number: end[0].cause for number, end in sweep.notes.ends.items()} == {
+        0: "Ctrl-C",
+        1: "Ctrl-C",
+    }
+    assert sweep.engine.running == set()
+
+
+def test_policy_that_never_ends_is_taken_up(sweep):
+    """One that has its result already is stopped, as ever."""
+    sweep.plays(j0=Play(restarts=100))
+    job = sweep.running_job(0, restart="always")
+    job.paths.private.mkdir()
+    job.paths.result.write_text(json.dumps({"outcome": "completed", "value": 3}))
+
+    assert sweep.run(job) == [Outcome(End.COMPLETED, "completed", 0, value=3)]
+    assert ("stop", 0, 7.0) in sweep.engine.calls
+
+
+# ---- detach --------------------------------------------------------------------------------------
+
+
+def detached(sweep, *jobs, until, **options):
+    """Run jobs, interrupt when ``until`` is true, and expect that they are let go."""
+
+    def interrupt_then():
+        sweep.engine.wait_for(until)
+        interrupt()
+
+    with meanwhile(interrupt_then), pytest.raises(Detached, match="Ctrl-C"):
+        sweep.run(*jobs, on_interrupt="detach", **options)
+
+
+def test_detach(sweep):
+    """Containers run on, and nothing more is written: somebody else takes it from here."""
+    sweep.plays(
+        j0=Play(("a",), waits=True, last_lines=("b",)),
+        j1=Play(("a",), waits=True, exit_code=1, result=None),
+    )
+    jobs = [sweep.job(n, timeout=0.1 if n == 3 else None) for n in range(3)]
+
+    detached(sweep, *jobs, n_jobs=2, until=lambda: {(0, "a"), (1, "a")} <= set(sweep.notes.lines))
+
+    order = list(sweep.notes.order)
+    sweep.engine.release(0)
+    sweep.engine.release(1)
+    for thread in threading.enumerate():
+        if thread.name.startswith("job-"):
+            thread.join(PATIENCE)
+    assert sweep.notes.order == order
+    assert sweep.notes.ends == {}
+    assert ("starting", 2) not in order
+    assert [sweep.log(n) for n in (0, 1)] == [["a"], ["a"]]
+    assert {call[0] for call in sweep.engine.calls} == {"create", "start"}
+
+
+def test_detach_while_a_container_is_started(sweep):
+    """It is started first: whoever takes it up finds it running."""
+    gate = threading.Event()
+    sweep.plays(j0=Play(("a",), waits=True, start_gate=gate))
+
+    def interrupt_during_the_start():
+        sweep.engine.wait_for_call("start", 0)
+        interrupt()
+        sweep.wait_for_detach()
+        gate.set()
+
+    with meanwhile(interrupt_during_the_start), pytest.raises(Detached):
+        sweep.run(sweep.job(0), on_interrupt="detach")
+
+    assert sweep.engine.running == {0}
+    assert sweep.log(0) == []
+    assert sweep.notes.ends == {}
+    sweep.engine.release(0)
+
+
+def test_detach_before_a_container_exists(sweep):
+    """Then none is made."""
+    starting = sweep.notes.starting
+
+    def slow(job, spec):
+        interrupt()
+        sweep.wait_for_detach()
+        return starting(job, spec)
+
+    sweep.notes.starting = slow
+    with pytest.raises(Detached):
+        sweep.run(sweep.job(0), on_interrupt="detach")
+
+    assert sweep.engine.calls == []
+    assert sweep.notes.ends == {}
+    assert not (sweep.folder / "0" / "container.log").exists()
+
+
+def test_detach_with_a_container_that_cannot_start(sweep):
+    """That is its end, and is recorded as such."""
+    gate = threading.Event()
+    sweep.plays(j0=Play(start_error="no such network", start_gate=gate))
+
+    def interrupt_during_the_start():
+        sweep.engine.wait_for_call("start", 0)
+        interrupt()
+        sweep.wait_for_detach()
+        gate.set()
+
+    with meanwhile(interrupt_during_the_start), pytest.raises(Detached):
+        sweep.run(sweep.job(0), on_interrupt="detach")
+
+    assert sweep.notes.ends[0][0] == Outcome(End.NOT_STARTED, "no such network")
+
+
+@pytest.mark.parametrize("method", ["ended", "attempted"])
+def test_detach_while_an_end_is_recorded(sweep, method):
+    """A job that has ended is recorded before the launcher ends."""
+    sweep.plays(j0=RAISES)
+    record = getattr(sweep.notes, method)
+
+    def slow(*arguments):
+        interrupt()
+        sweep.wait_for_detach()
+        record(*arguments)
+
+    setattr(sweep.notes, method, slow)
+    with pytest.raises(Detached):
+        sweep.run(sweep.job(0, error=int(method == "attempted")), on_interrupt="detach")
+
+    assert sweep.notes.order[-1] == (method, 0)
+    assert len(sweep.engine.made) == 1
+
+
+def test_detach_while_a_job_is_stopped(sweep):
+    """A job whose time is over comes to its end: nobody could tell the cause later."""
+    sweep.plays(j0=Play(waits=True))
+    stop = sweep.engine.stop
+
+    def slow(container, grace):
+        interrupt()
+        sweep.wait_for_detach()
+        stop(container, grace)
+
+    sweep.engine.stop = slow
+    with pytest.raises(Detached):
+        sweep.run(sweep.job(0, timeout=0.05), on_interrupt="detach")
+
+    assert sweep.notes.ends[0][0].end is End.TIMED_OUT
+
+
+def test_detach_twice(sweep):
+    """The second Ctrl-C waits for nothing; nothing is written all the same."""
+    gate = threading.Event()
+    sweep.plays(j0=Play(("a",), waits=True, start_gate=gate))
+
+    def interrupt_twice():
+        sweep.engine.wait_for_call("start", 0)
+        interrupt()
+        sweep.wait_for_detach()
+        interrupt()
+
+    with meanwhile(interrupt_twice), pytest.raises(Detached):
+        sweep.run(sweep.job(0), on_interrupt="detach")
+
+    gate.set()
+    sweep.engine.wait_for(lambda: sweep.engine.running == {0})
+    sweep.engine.release(0)
+    for thread in threading.enumerate():
+        if thread.name.startswith("job-"):
+            thread.join(PATIENCE)
+    assert sweep.log(0) == []
+    assert sweep.notes.ends == {}
+
+
+def test_detach_during_the_backoff(sweep):
+    """What waits for its next attempt is left to whoever takes up the sweep."""
+    sweep.plays(j0=RAISES)
+    detached(
+        sweep,
+        sweep.job(0, error=1, backoff=300.0),
+        until=lambda: ("remove", 0) in sweep.engine.calls,
+    )
+    assert sweep.notes.ends == {}
+    assert [attempt[:2] for attempt in sweep.notes.attempts] == [(0, 1)]
+
+
+def test_detach_in_an_error_of_the_launcher(sweep):
+    """Only an interrupt lets containers run on; after an error they are stopped."""
+    sweep.plays(j0=WAITS)
+    capacity = AskedCapacity(HOST, 1)
+
+    def refused(_memory):
+        raise RuntimeError("a bug")
+
+    capacity.refused = refused
+    with pytest.raises(RuntimeError, match="a bug"):
+        sweep.run(sweep.job(0), sweep.job(1), capacity=capacity, on_interrupt="detach")
+    assert [end[0].end for end in sweep.notes.ends.values()] == [End.STOPPED, End.STOPPED]

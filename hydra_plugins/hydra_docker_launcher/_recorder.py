@@ -1,0 +1,41 @@
+"""Recorder: the seam to what writes a sweep down (``Recorder``), as its jobs run."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ._attempt import RunnableJob
+from ._engine import ContainerSpec, ContainerState
+from ._outcome import Outcome
+
+
+class Recorder(Protocol):
+    """Is told of every job, from the thread of that job."""
+
+    def starting(self, job: RunnableJob, spec: ContainerSpec) -> ContainerSpec:
+        """Write down that an attempt starts; return its final specification."""
+
+    def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
+        """Write down which container runs the job."""
+
+    def output(self, job: RunnableJob, text: str) -> None:
+        """Show one line of the job's output."""
+
+    def attempted(
+        self,
+        job: RunnableJob,
+        outcome: Outcome,
+        container: str | None,
+        state: ContainerState | None,
+        delay: float,
+    ) -> None:
+        """Write down how this attempt has ended; the next one starts in ``delay`` seconds."""
+
+    def ended(
+        self,
+        job: RunnableJob,
+        outcome: Outcome,
+        container: str | None,
+        state: ContainerState | None,
+    ) -> None:
+        """Write down how the job has ended: its last attempt."""
