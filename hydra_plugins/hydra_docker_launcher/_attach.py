@@ -23,6 +23,7 @@ from ._paths import SweepPaths
 from ._recording import SweepRecorder
 from ._saved import SavedJob, SavedSweep
 from ._sweep_folder import SweepFolder
+from ._tracking import RunStatus
 
 log = logging.getLogger("hydra_docker_launcher")
 
@@ -64,27 +65,29 @@ class Attached:
         that has asked for it.
         """
         self._recorder.join()
-        interrupted = True
-        detached = False
+        status = RunStatus.FAILED
         try:
             self._run(engine, stop)
-            interrupted = stop is not None
+            status = RunStatus.FINISHED if stop is None else RunStatus.KILLED
         except Detached:
-            detached = True
+            self._recorder.hand_over()
+            if not self._background:
+                _background.start(self._folder.paths, self._sweep.working_dir)
+            raise
+        except KeyboardInterrupt:
+            status = RunStatus.KILLED
+            self._finish(engine, status)
             raise
         except Exception:
-            interrupted = False
+            self._finish(engine, status)
             raise
-        finally:
-            if detached:
-                self._recorder.hand_over()
-                if not self._background:
-                    _background.start(self._folder.paths, self._sweep.working_dir)
-            else:
-                self._recorder.close(interrupted=interrupted)
-                if not self._folder.jobs():
-                    engine.remove_image(self._sweep.layer)
-                self._recorder.finish()
+        self._finish(engine, status)
+
+    def _finish(self, engine: Engine, status: RunStatus) -> None:
+        self._recorder.close(status)
+        if not self._folder.numbers():
+            engine.remove_image(self._sweep.layer)
+        self._recorder.finish()
 
     def sync(self) -> None:
         """Send what the tracking store has not got; jobs that have not ended stay as they are."""
@@ -96,7 +99,7 @@ class Attached:
         if self._folder.jobs():
             self._recorder.hand_over()
             return
-        self._recorder.close()
+        self._recorder.close(RunStatus.FINISHED)
         self._recorder.finish()
 
     def _run(self, engine: Engine, stop: str | None) -> None:

@@ -13,10 +13,7 @@ from pathlib import Path
 
 from . import (
     _attempt,
-<<<<<<< HEAD
     _background,
-=======
->>>>>>> wip-running
     _dry_run,
     _image,
     _machine,
@@ -25,15 +22,11 @@ from . import (
     _plan,
     _preflight,
     _private,
-<<<<<<< HEAD
     _resume,
     _running,
     _saving,
     _sweep_folder,
     _take_up,
-=======
-    _running,
->>>>>>> wip-running
 )
 from ._capacity import Capacity
 from ._data import DataBook
@@ -55,7 +48,7 @@ from ._running import RunnableJob
 from ._saved import SavedJob
 from ._sweep_folder import SweepFolder
 from ._task import Task
-from ._tracking import Tracker
+from ._tracking import RunStatus, Tracker
 
 log = logging.getLogger("hydra_docker_launcher")
 
@@ -188,25 +181,27 @@ class Execution:
             return None
         if self._opened is None:
             self._opened = self._open(self._pinned, batch)
-        interrupted = True
+        plans = self._plan(self._pinned, batch, self._opened.ready)
+        data = _identify(self._pinned, batch)
+        status = RunStatus.FAILED
         try:
-            outcomes = self._run(self._pinned, self._opened, batch, content)
-            interrupted = False
+            saved = _saved(self._pinned.code.task, self._opened.record, batch, plans, content, data)
+            outcomes = self._run(self._pinned, self._opened, saved)
+            status = RunStatus.FINISHED
         except Detached:
             self._hand_over(self._opened)
             raise
-        except Exception:
-            interrupted = False
+        except KeyboardInterrupt:
+            status = RunStatus.KILLED
             raise
         finally:
             if self._background is None:
-                self._opened.recorder.close(interrupted=interrupted)
+                self._opened.recorder.close(status)
         return outcomes
 
     def _run(
-        self, pinned: _Pinned, opened: _Opened, batch: Batch, content: Content
+        self, pinned: _Pinned, opened: _Opened, jobs: Sequence[SavedJob]
     ) -> list[Outcome | None]:
-        jobs: Sequence[SavedJob] = self._saved(pinned, opened, batch, content)
         numbers = [job.number for job in jobs]
         if self._background is not None:
             self._background.add(jobs)
@@ -231,22 +226,6 @@ class Execution:
         )
         done |= {job.number: outcome for job, outcome in zip(jobs, outcomes, strict=True)}
         return [done[number] for number in numbers]
-
-    def _saved(
-        self, pinned: _Pinned, opened: _Opened, batch: Batch, content: Content
-    ) -> list[SavedJob]:
-        plans = self._plan(pinned, batch, opened.ready)
-        data = _identify(pinned, batch)
-        return [
-            _saving.saved_job(
-                opened.record,
-                job,
-                plan,
-                content(job, pinned.code.task, plan.spec.restart.name),
-                data[job.number],
-            )
-            for job, plan in zip(batch.jobs, plans, strict=True)
-        ]
 
     def _hand_over(self, opened: _Opened) -> None:
         """Let a process in the background go on with the sweep."""
@@ -343,7 +322,7 @@ class Execution:
             with held_back():
                 (recorder.open if past is None else recorder.join)()
         except KeyboardInterrupt:
-            recorder.close(interrupted=True)
+            recorder.close(RunStatus.KILLED)
             raise
         return recorder, ledger
 
@@ -377,6 +356,22 @@ class Execution:
         ]
 
 
+def _saved(
+    task: Task,
+    record: Record,
+    batch: Batch,
+    plans: Sequence[RunnableJob],
+    content: Content,
+    data: Mapping[int, tuple[DataIdentity, ...]],
+) -> list[SavedJob]:
+    return [
+        _saving.saved_job(
+            record, job, plan, content(job, task, plan.spec.restart.name), data[job.number]
+        )
+        for job, plan in zip(batch.jobs, plans, strict=True)
+    ]
+
+
 def finished(outcomes: Sequence[Outcome | None]) -> list[Outcome]:
     """Return the outcomes of jobs of which none runs on in the background."""
     found = [outcome for outcome in outcomes if outcome is not None]
@@ -405,7 +400,6 @@ def _print(pinned: _Pinned, plans: Sequence[RunnableJob], past: Ledger | None) -
     for line in made:
         print(f"#   {line}")
     for plan in plans:
-<<<<<<< HEAD
         row = past.row(plan.number) if past is not None and pinned.options.resume else {}
         if row.get("outcome") == End.COMPLETED.value:
             print(
@@ -415,42 +409,3 @@ def _print(pinned: _Pinned, plans: Sequence[RunnableJob], past: Ledger | None) -
             continue
         spec = _attempt.specification(plan, code.host.memory)
         print(f"\n# {plan.title}\n{_dry_run.docker_run(spec)}")
-=======
-        spec = _attempt.specification(plan, code.host.memory)
-        print(f"\n# {plan.title}\n{_dry_run.docker_run(spec)}")
-
-
-def _track_and_run(
-    pinned: _Pinned,
-    jobs: Sequence[Job],
-    plans: Sequence[RunnableJob],
-    content: Content,
-    data: Mapping[int, tuple[DataIdentity, ...]],
-) -> list[Outcome]:
-    recorder, ready = pinned.recorder, pinned.ready
-    if recorder is None or ready is None:
-        raise RuntimeError("a dry run has nothing to run")
-    status = RunStatus.FAILED
-    try:
-        contents = {
-            job.number: content(job, pinned.code.task, plan.spec.restart.name)
-            for job, plan in zip(jobs, plans, strict=True)
-        }
-        recorder.batch(jobs, contents, data)
-        outcomes = _running.run_jobs(
-            plans,
-            engine=pinned.engine,
-            capacity=Capacity(pinned.code.host, pinned.options.n_jobs, ready.facts.gpus),
-            recorder=recorder,
-            keep=pinned.options.keep,
-            fail_fast=pinned.options.fail_fast,
-        )
-        if all(outcome.end is End.COMPLETED for outcome in outcomes):
-            status = RunStatus.FINISHED
-    except KeyboardInterrupt:
-        status = RunStatus.KILLED
-        raise
-    finally:
-        recorder.close(status)
-    return outcomes
->>>>>>> wip-running

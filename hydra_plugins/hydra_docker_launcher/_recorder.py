@@ -39,3 +39,6 @@ class Recorder(Protocol):
         state: ContainerState | None,
     ) -> None:
         """Write down how the job has ended: its last attempt."""
+
+    def settled(self, job: RunnableJob) -> None:
+        """Forget the job: its end is written down, and its container removed or kept."""

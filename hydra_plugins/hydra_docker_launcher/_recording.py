@@ -11,22 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-<<<<<<< HEAD
-from . import _job_files, _plan, _results, _take_up
-=======
-from . import (
-    _attempt,
-    _compose,
-    _data_identity,
-    _job_files,
-    _job_record,
-    _plan,
-    _private,
-    _provenance,
-    _results,
-)
-from ._data_identity import DataIdentity
->>>>>>> wip-running
+from . import _attempt, _job_files, _plan, _results, _take_up
 from ._engine import ContainerSpec, ContainerState
 from ._job import Job
 from ._ledger import Ledger, write_json
@@ -115,7 +100,7 @@ class SweepRecorder:
         row = self._ledger.row(job.number)
         if row and row["outcome"] is None:
             return  # it was planned already, by a process before this one
-        attempts = [*row.get("attempts", ()), *([_attempt(row)] if row.get("container") else ())]
+        attempts = [*row.get("attempts", ()), *([_as_attempt(row)] if row.get("container") else ())]
         self._ledger.replace(
             job.number,
             overrides=list(job.job.overrides),
@@ -134,10 +119,15 @@ class SweepRecorder:
         self._send(job, outcome)
         self.settled(job.runnable)
 
-    def close(self, *, interrupted: bool = False) -> None:
-        """Give the parent run its status, and tell the user how the batch has ended."""
+    def close(self, status: RunStatus) -> None:
+        """Give the parent run its status, and tell the user how the batch has ended.
+
+        It is FINISHED only if the jobs of all batches have completed.
+        """
         self._send_rest()
-        self._closed = self._runs.close(self._status(interrupted=interrupted))
+        if status is RunStatus.FINISHED and not self._all_completed():
+            status = RunStatus.FAILED
+        self._closed = self._runs.close(status)
         self._close_relays()
         counts = {end: self._ends.count(end) for end in dict.fromkeys(self._ends)}
         self._ends.clear()
@@ -176,11 +166,9 @@ class SweepRecorder:
         self._sweep = sweep
         self._folder.save_sweep(sweep)
 
-    def _status(self, *, interrupted: bool) -> RunStatus:
-        if interrupted:
-            return RunStatus.KILLED
-        completed = (row["outcome"] == End.COMPLETED.value for row in self._ledger.rows.values())
-        return RunStatus.FINISHED if all(completed) else RunStatus.FAILED
+    def _all_completed(self) -> bool:
+        rows = self._ledger.rows.values()
+        return all(row["outcome"] == End.COMPLETED.value for row in rows)
 
     # ---- one job ---------------------------------------------------------------------------------
 
@@ -227,32 +215,16 @@ class SweepRecorder:
         delay: float,
     ) -> None:
         """Write the attempt down, and tell the user why the job runs again."""
-<<<<<<< HEAD
         row = self._ledger.row(job.number)
         ended = {
             **row,
             "attempt": job.attempt,
             "container": container,
             **_end(outcome),
-            "started": row.get("started") or (state.started_at if state else None),
+            **({"started": state.started_at, "ended": state.finished_at} if state else {}),
         }
-        attempts = [*row.get("attempts", ()), _attempt(ended)]
-        self._ledger.update(job.number, attempts=attempts, container=None, started=None)
-=======
-        attempts = self._attempts.setdefault(job.number, [])
-        attempts.append(
-            {
-                "attempt": job.attempt,
-                "outcome": outcome.end.value,
-                "cause": outcome.cause,
-                "exit_code": outcome.exit_code,
-                "container": container,
-                "started": state.started_at if state else None,
-                "ended": state.finished_at if state else _now(),
-            }
-        )
-        self._ledger.update(job.number, attempts=list(attempts), container=None, name=None)
->>>>>>> wip-running
+        attempts = [*row.get("attempts", ()), _as_attempt(ended)]
+        self._ledger.update(job.number, attempts=attempts, container=None, name=None, started=None)
         log.warning(
             "%s %s: %s\nAttempt %d of %d in %g s.",
             job.title,
@@ -275,7 +247,7 @@ class SweepRecorder:
         self._ends.append(outcome.end)
         self._tell(saved.job, outcome)
         row = _end(outcome)
-        self._ledger.update(job.number, **row)
+        self._ledger.update(job.number, **({"container": container} if container else {}), **row)
         if container is not None:
             write_json(
                 job.paths.container,
@@ -392,7 +364,7 @@ def _end(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _attempt(row: Mapping[str, Any]) -> dict[str, Any]:
+def _as_attempt(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is kept of an attempt, when another one follows it."""
     names = ("attempt", "outcome", "cause", "exit_code", "container", "started", "ended")
     return {name: row.get(name) for name in names}

@@ -16,12 +16,8 @@ from ._capacity import Capacity
 from ._engine import ContainerSpec, Engine
 from ._interrupt import Detached, held_back
 from ._outcome import End, Outcome
-<<<<<<< HEAD
-from ._watching import FINAL_POLICIES, Recorder, Watch
-=======
 from ._recorder import Recorder
 from ._watching import FINAL_POLICIES, Watch
->>>>>>> wip-running
 
 __all__ = ["FINAL_POLICIES", "Recorder", "RunnableJob", "run_jobs"]
 
@@ -47,27 +43,10 @@ def run_jobs(
     Jobs start in order, each as soon as it fits; those with a container are taken up before. On
     Ctrl-C all containers are stopped (at once, if it comes twice) and recorded before
     ``KeyboardInterrupt`` goes on. With ``on_interrupt`` "detach" (instead of "stop") they run on,
-<<<<<<< HEAD
     their ends are not recorded, and ``Detached`` is raised. With ``stop``, a reason, nothing is
     started, and what runs is stopped.
-=======
-    their ends are not recorded, and ``Detached`` is raised.
->>>>>>> wip-running
     """
     return _Scheduler(engine, capacity, recorder, keep, fail_fast, on_interrupt).run(jobs, stop)
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """An attempt that waits: for its place in the order of jobs, and for its time."""
-
-    place: int
-    job: RunnableJob
-    spec: ContainerSpec
-    #: In ``time.monotonic``'s seconds.
-    not_before: float = 0.0
-    #: A container of the attempt before that could not be removed so far.
-    remains: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +92,13 @@ class _Scheduler:
         #: Why nothing is started any more.
         self._called_off: str | None = None
 
-<<<<<<< HEAD
     def run(self, jobs: Sequence[RunnableJob], stop: str | None = None) -> list[Outcome]:
-=======
-    def run(self, jobs: Sequence[RunnableJob]) -> list[Outcome]:
->>>>>>> wip-running
         self._places = {job.number: place for place, job in enumerate(jobs)}
         self._waiting = [self._turn(job) for job in jobs]
         try:
             self._take_up_containers()
-<<<<<<< HEAD
             if stop is not None:
                 self._abort(stop)
-=======
->>>>>>> wip-running
             while self._waiting or self._running:
                 self._start_what_fits()
                 self._wait()
@@ -231,10 +203,7 @@ class _Scheduler:
             if job.number not in self._outcomes:
                 outcome = _outcome.stopped(_not_started(job, reason))
                 _watching.record_end(self._recorder, job, outcome, None, None)
-<<<<<<< HEAD
                 self._recorder.settled(job)
-=======
->>>>>>> wip-running
                 self._outcomes[job.number] = outcome
             del self._waiting[0]
 

@@ -7,10 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-<<<<<<< HEAD
-from typing import Protocol
-=======
->>>>>>> wip-running
 
 from . import _attempt, _outcome
 from ._attempt import RunnableJob
@@ -25,10 +21,7 @@ from ._errors import (
     TaskError,
 )
 from ._outcome import End, Outcome
-<<<<<<< HEAD
-=======
 from ._recorder import Recorder
->>>>>>> wip-running
 from ._units import show_size
 
 log = logging.getLogger("hydra_docker_launcher")
@@ -41,44 +34,6 @@ FINAL_POLICIES = ("always", "unless-stopped")
 _LASTING = (OptionError, SourceError, DataError, TaskError)
 
 
-<<<<<<< HEAD
-class Recorder(Protocol):
-    """Is told of every job, from the thread of that job."""
-
-    def starting(self, job: RunnableJob, spec: ContainerSpec) -> ContainerSpec:
-        """Write down that an attempt starts; return its final specification."""
-
-    def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
-        """Write down which container runs the job."""
-
-    def output(self, job: RunnableJob, text: str) -> None:
-        """Show one line of the job's output."""
-
-    def attempted(
-        self,
-        job: RunnableJob,
-        outcome: Outcome,
-        container: str | None,
-        state: ContainerState | None,
-        delay: float,
-    ) -> None:
-        """Write down how this attempt has ended; the next one starts in ``delay`` seconds."""
-
-    def ended(
-        self,
-        job: RunnableJob,
-        outcome: Outcome,
-        container: str | None,
-        state: ContainerState | None,
-    ) -> None:
-        """Write down how the job has ended: its last attempt."""
-
-    def settled(self, job: RunnableJob) -> None:
-        """Forget the job: its end is written down, and its container removed or kept."""
-
-
-=======
->>>>>>> wip-running
 class _Released(Exception):  # noqa: N818  (no error: the launcher has let the container go)
     """Nobody watches the container any more."""
 
@@ -280,13 +235,7 @@ class Watch:
             else:
                 after = job.earlier[-1].value if job.earlier else "an earlier one"
                 self._log = ContainerLog.further(job.paths.log, job.attempt, after)
-<<<<<<< HEAD
-        if self.remains is not None:  # never two containers in one output folder
-            self._engine.remove(self.remains)
-            self.remains = None
-=======
         self._remove_remains()  # never two containers in one output folder
->>>>>>> wip-running
         container = self._engine.create(spec)
         with self._lock:
             self._container = container
@@ -309,20 +258,6 @@ class Watch:
         """Go on with a container that another launcher has started."""
         with self._lock:
             self._container = container
-<<<<<<< HEAD
-            self._log = ContainerLog.taken_up(self.job.paths.log, self.job.attempt)
-        self._recorder.started(self.job, self._spec, container)
-        self._goes_on(container)
-        if self._runs(container):
-            self._begin_time()
-        return container
-
-    def _runs(self, container: str) -> bool:
-        try:
-            state = self._engine.state(container)
-        except EngineError:
-            return False
-=======
             self._started = True
             self._log = ContainerLog.taken_up(self.job.paths.log, self.job.attempt)
         self._recorder.started(self.job, self._spec, container)
@@ -337,7 +272,6 @@ class Watch:
             state = self._engine.state(container)
         except EngineError:
             return None
->>>>>>> wip-running
         return state is not None and state.running
 
     def _goes_on(self, container: str) -> None:
@@ -361,16 +295,6 @@ class Watch:
         Raises ``EngineError`` where the engine does not answer for too long.
         """
         failures = 0
-<<<<<<< HEAD
-        while True:
-            try:
-                for line in self._engine.log_lines(container, file.resume()):
-                    failures = 0
-                    self._take_line(line, file)
-                state = self._engine.state(container)
-                if state is None or not state.running:
-                    return state
-=======
         state: ContainerState | None = None
         over = False
         while True:
@@ -384,41 +308,29 @@ class Watch:
                 over = state is None or not state.running
                 if over:
                     continue
->>>>>>> wip-running
                 if self._spec.restart.name in FINAL_POLICIES and self.job.paths.result.exists():
                     return self._stop_restarting(container)
             except EngineError:
                 failures += 1
                 if failures > ENGINE_RETRIES:
-<<<<<<< HEAD
-                    raise
-=======
                     state = state if over else self._engine.state(container)
                     if state is not None and state.running:
                         raise
                     return state  # though some of its output may be missing
->>>>>>> wip-running
                 time.sleep(ENGINE_BACKOFF * 2 ** (failures - 1))
             else:
                 time.sleep(POLL)
             if self.released:
                 raise _Released
 
-<<<<<<< HEAD
-    def _take_line(self, line: bytes, file: ContainerLog) -> None:
-=======
     def _take_line(self, line: bytes, file: ContainerLog) -> bool:
         """Write and show a line; tell whether it is new."""
->>>>>>> wip-running
         new = file.write(line)
         if self.released:
             raise _Released
         if new:
             self._recorder.output(self.job, line.partition(b" ")[2].decode("utf-8", "replace"))
-<<<<<<< HEAD
-=======
         return new
->>>>>>> wip-running
 
     def _stop_restarting(self, container: str) -> ContainerState | None:
         """End a container whose job has come to its end, but whose policy starts it again."""
@@ -436,28 +348,11 @@ class Watch:
             record_end(self._recorder, self.job, self.outcome, self._container, state)
             self._remove_secrets()
             self._clean_up()
-<<<<<<< HEAD
             self._recorder.settled(self.job)
-=======
->>>>>>> wip-running
             return
         delay = _attempt.delay(self.job)
         self.not_before = time.monotonic() + delay
         self.following = following
-<<<<<<< HEAD
-        with _told_of_failure(self.job, self.outcome):
-            self._recorder.attempted(self.job, self.outcome, self._container, state, delay)
-        self._remove_secrets()
-        if self._container is not None:
-            self.remains = self._container
-            self._engine.remove(self._container)
-            self.remains = None
-        self._remove_job_file()
-
-    def _clean_up(self) -> None:
-        if self.remains is not None:
-            self._engine.remove(self.remains)
-=======
         self.remains = self._container or self.remains
         with _told_of_failure(self.job, self.outcome):
             self._recorder.attempted(self.job, self.outcome, self._container, state, delay)
@@ -467,7 +362,6 @@ class Watch:
 
     def _clean_up(self) -> None:
         self._remove_remains()
->>>>>>> wip-running
         # Who stops a job knows why it ended, and has no use for its container.
         stopped = self.outcome.end is End.STOPPED and not self._gave_up
         failed = self.outcome.end is not End.COMPLETED and not stopped
@@ -477,14 +371,11 @@ class Watch:
         if self._container is None or not kept:
             self._remove_job_file()
 
-<<<<<<< HEAD
-=======
     def _remove_remains(self) -> None:
         if self.remains is not None:
             self._engine.remove(self.remains)
             self.remains = None
 
->>>>>>> wip-running
     def _remove_job_file(self) -> None:
         self.job.paths.job.unlink(missing_ok=True)
         with suppress(FileNotFoundError):

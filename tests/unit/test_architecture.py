@@ -79,10 +79,7 @@ ORDER = (
     "_capacity",
     "_outcome",
     "_attempt",
-<<<<<<< HEAD
-=======
     "_recorder",
->>>>>>> wip-running
     "_container_log",
     "_watching",
     "_running",

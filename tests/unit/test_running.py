@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from fakes import GIB, HOST, PATIENCE, FakeEngine, Play
 
-from hydra_plugins.hydra_docker_launcher import _running, _watching
 from hydra_plugins.hydra_docker_launcher import _attempt, _running, _watching
 from hydra_plugins.hydra_docker_launcher._capacity import Capacity
 from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits, Mount
@@ -218,7 +217,7 @@ def test_outcomes_in_the_order_of_the_jobs(sweep):
     )
 
     def end_the_first_last():
-        sweep.engine.wait_for(lambda: 1 in sweep.notes.ends)
+        sweep.engine.wait_for(lambda: 1 in sweep.notes.ends and 0 in sweep.engine.running)
         sweep.engine.release(0)
 
     with meanwhile(end_the_first_last):
