@@ -90,6 +90,8 @@ ORDER = (
     # all stages, one after the other; then with the real engine and the real tracker
     "_execution",
     "_sweep",
+    "_refusal",
+    "_patience",
     "_buildkit",
     "_docker_engine",
     "_mlflow_tracker",
