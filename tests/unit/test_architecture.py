@@ -91,6 +91,7 @@ ORDER = (
     "_execution",
     "_sweep",
     "_refusal",
+    "_docker_values",
     "_patience",
     "_buildkit",
     "_docker_engine",
