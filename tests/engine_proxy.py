@@ -54,7 +54,6 @@ class Fault:
     times: int | None
     status: int = 500
     message: str = ""
-    hits: int = 0
 
 
 @dataclass
@@ -113,21 +112,27 @@ class EngineProxy:
         """Return how many requests have come that match."""
         return sum(re.search(pattern, line) is not None for line in self.requests)
 
+    @property
+    def unmet(self) -> list[str]:
+        """The patterns of faults that are still to come."""
+        with self._lock:
+            return [fault.pattern.pattern for fault in self._faults if fault.times]
+
     # ---- faults ----------------------------------------------------------------------------------
 
     def fail(
         self, pattern: str, status: int = 500, message: str = "broken", times: int | None = 1
-    ) -> Fault:
+    ) -> None:
         """Answer requests in the engine's place: a status and a message. It does not see them."""
-        return self._add(Fault(re.compile(pattern), "fail", times, status, message))
+        self._add(Fault(re.compile(pattern), "fail", times, status, message))
 
-    def lose_answer(self, pattern: str, times: int | None = 1) -> Fault:
+    def lose_answer(self, pattern: str, times: int | None = 1) -> None:
         """Let the engine carry out a request, and cut the connection when it answers."""
-        return self._add(Fault(re.compile(pattern), "lose_answer", times))
+        self._add(Fault(re.compile(pattern), "lose_answer", times))
 
-    def lose_request(self, pattern: str, times: int | None = 1) -> Fault:
+    def lose_request(self, pattern: str, times: int | None = 1) -> None:
         """Cut the connection in place of passing a request on."""
-        return self._add(Fault(re.compile(pattern), "lose_request", times))
+        self._add(Fault(re.compile(pattern), "lose_request", times))
 
     def heal(self) -> None:
         """Take back all faults, and the delay."""
@@ -199,10 +204,9 @@ class EngineProxy:
 
     # ---- inside ----------------------------------------------------------------------------------
 
-    def _add(self, fault: Fault) -> Fault:
+    def _add(self, fault: Fault) -> None:
         with self._lock:
             self._faults.append(fault)
-        return fault
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -222,7 +226,6 @@ class EngineProxy:
             self._requests.append(request)
             for fault in self._faults:
                 if fault.times != 0 and fault.pattern.search(line):
-                    fault.hits += 1
                     fault.times = None if fault.times is None else fault.times - 1
                     request.fault = fault.kind
                     return request, fault

@@ -267,7 +267,7 @@ class FakeEngine:
         found = self.made[container]
         if found.outages:
             found.outages -= 1
-            raise EngineError("connection refused")
+            raise EngineError("connection refused", transient=True, answered=False)
         for number, line in enumerate(found.play.lines):
             stamp = f"2026-11-22T10:00:{number:02d}.000000000Z"
             if since is None or stamp > since:

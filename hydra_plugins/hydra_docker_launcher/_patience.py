@@ -122,6 +122,9 @@ class Patience:
         try:
             yield
             back = True
+        except EngineError as error:
+            back = not error.transient
+            raise
         finally:
             with self._lock:
                 self._waiting -= 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import docker
 import pytest
+from containers import MARK, MakeSpec, shell
 from docker.errors import DockerException, ImageNotFound
 from images import HYDRA, PIP_INSTALL, build_hydra_image, build_image, tar
 from mlflow_server import mlflow_server
@@ -71,6 +72,14 @@ def empty_image(api: docker.APIClient) -> str:
     if not api.images(tag):
         api.import_image_from_data(tar({"README": b"nothing here\n"}).read(), *tag.split(":"))
     return tag
+
+
+@pytest.fixture
+def make_spec(api: docker.APIClient, base_image: str) -> Iterator[MakeSpec]:
+    """Describe containers that run a shell command; whatever is left of them is removed."""
+    yield lambda command, name=MARK[0]: shell(base_image, command, name)
+    for container in api.containers(all=True, filters={"label": MARK[0]}):
+        api.remove_container(container["Id"], v=True, force=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,47 +5,22 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import docker
 import pytest
+from containers import MARK, MakeSpec
 from sweep_command import wait_for
 
 from hydra_plugins.hydra_docker_launcher._docker_engine import DockerEngine
-from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits
+from hydra_plugins.hydra_docker_launcher._engine import ContainerSpec
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError
 from hydra_plugins.hydra_docker_launcher._options import Restart
-
-MEMORY = 64 * 1024**2
-#: The label of every container of these tests.
-MARK = ("hydra-docker-test-engine", "")
-MakeSpec = Callable[..., ContainerSpec]
 
 
 @pytest.fixture(scope="module")
 def engine(api: docker.APIClient) -> DockerEngine:
     return DockerEngine()
-
-
-@pytest.fixture
-def make_spec(api: docker.APIClient, base_image: str) -> Iterator[MakeSpec]:
-    """Describe containers that run a shell command; whatever is left of them is removed."""
-
-    def make(command: str, name: str = MARK[0]) -> ContainerSpec:
-        return ContainerSpec(
-            name=name,
-            image=base_image,
-            command=("sh", "-c", command),
-            working_dir="/",
-            limits=Limits(cpus=1, memory=MEMORY, memory_swap=MEMORY, shm_size=MEMORY, pids=64),
-            boundary=Boundary(user=None, network_mode="none"),
-            labels=(MARK,),
-        )
-
-    yield make
-    for container in api.containers(all=True, filters={"label": MARK[0]}):
-        api.remove_container(container["Id"], v=True, force=True)
 
 
 def run(engine: DockerEngine, spec: ContainerSpec) -> str:
