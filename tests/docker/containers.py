@@ -7,14 +7,12 @@ from collections.abc import Callable
 from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits
 
 MEMORY = 64 * 1024**2
-#: The label of all of them.
-MARK = ("hydra-docker-test-engine", "")
 #: ``make_spec(command, name)``
 MakeSpec = Callable[..., ContainerSpec]
 
 
-def shell(image: str, command: str, name: str) -> ContainerSpec:
-    """Describe a container that runs a shell command."""
+def shell(image: str, command: str, mark: str, name: str) -> ContainerSpec:
+    """Describe a container that runs a shell command, with the label ``mark``."""
     return ContainerSpec(
         name=name,
         image=image,
@@ -22,5 +20,5 @@ def shell(image: str, command: str, name: str) -> ContainerSpec:
         working_dir="/",
         limits=Limits(cpus=1, memory=MEMORY, memory_swap=MEMORY, shm_size=MEMORY, pids=64),
         boundary=Boundary(user=None, network_mode="none"),
-        labels=(MARK,),
+        labels=((mark, ""),),
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import docker
 import pytest
-from containers import MARK, MakeSpec
+from containers import MakeSpec
 from sweep_command import wait_for
 
 from hydra_plugins.hydra_docker_launcher._docker_engine import DockerEngine
@@ -49,11 +49,13 @@ def test_name_that_is_taken(
     assert names[1].startswith(f"/{spec.name}-")
 
 
-def test_containers(engine: DockerEngine, make_spec: MakeSpec, api: docker.APIClient) -> None:
+def test_containers(
+    engine: DockerEngine, make_spec: MakeSpec, mark: str, api: docker.APIClient
+) -> None:
     """Containers are found by their labels, whatever their status; all the labels must be there."""
     before = time.time()
     specs = [
-        replace(make_spec(command), name=f"listed-{job}", labels=(MARK, ("job", job), ("for", "x")))
+        replace(make_spec(command, f"{mark}-{job}"), labels=((mark, ""), ("job", job)))
         for job, command in (("0", "true"), ("1", "exit 3"), ("2", "exec sleep 60"))
     ]
     created = [engine.create(spec) for spec in specs]
@@ -61,19 +63,19 @@ def test_containers(engine: DockerEngine, make_spec: MakeSpec, api: docker.APICl
         engine.start(container)
     api.wait(created[1])
 
-    found = {container.name: container for container in engine.containers(dict([MARK]))}
-    assert [found[f"listed-{job}"].id for job in range(3)] == created
-    assert [found[f"listed-{job}"].status for job in range(3)] == ["created", "exited", "running"]
-    last = found["listed-2"]
+    found = {container.name: container for container in engine.containers({mark: None})}
+    assert [found[f"{mark}-{job}"].id for job in range(3)] == created
+    assert [found[f"{mark}-{job}"].status for job in range(3)] == ["created", "exited", "running"]
+    last = found[f"{mark}-2"]
     assert last.labels.items() >= dict(specs[2].labels).items()
     assert last.image == api.inspect_image(specs[2].image)["Id"]
     assert int(before) <= last.created <= time.time()
-    times = [container.created for container in engine.containers({"job": None, "for": "x"})]
+    times = [container.created for container in engine.containers({"job": None, mark: ""})]
     assert times == sorted(times)
-    wanted = {MARK[0]: None, "job": "1", "for": "x"}
+    wanted = {mark: "", "job": "1"}
     assert [container.id for container in engine.containers(wanted)] == [created[1]]
-    assert engine.containers({MARK[0]: None, "job": "3"}) == ()
-    assert engine.containers({MARK[0]: "another value"}) == ()
+    assert engine.containers({mark: None, "job": "3"}) == ()
+    assert engine.containers({mark: "another value"}) == ()
 
 
 def test_log_lines(engine: DockerEngine, make_spec: MakeSpec) -> None:
@@ -145,11 +147,11 @@ def test_what_is_gone(engine: DockerEngine, make_spec: MakeSpec) -> None:
         engine.start(container)
 
 
-def test_probe(engine: DockerEngine, make_spec: MakeSpec, api: docker.APIClient) -> None:
+def test_probe(engine: DockerEngine, make_spec: MakeSpec, mark: str, api: docker.APIClient) -> None:
     """A probe returns exit code and output, as much as is wanted, and leaves nothing."""
     assert engine.probe(make_spec("echo hello; exit 4"), 100) == (4, "hello\n")
     assert engine.probe(make_spec("yes | head -c 100000"), 10) == (0, "y\n" * 5)
-    assert api.containers(all=True, filters={"label": MARK[0]}) == []
+    assert api.containers(all=True, filters={"label": mark}) == []
 
 
 def test_layer(

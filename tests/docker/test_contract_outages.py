@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import docker
 import pytest
-from containers import MARK, MakeSpec
+from containers import MakeSpec
 from engine_proxy import EngineProxy
 from sweep_command import MakeRepository, wait_for
 
@@ -38,23 +38,25 @@ def engine(proxy: EngineProxy, monkeypatch: pytest.MonkeyPatch) -> DockerEngine:
 
 def attempt(spec: ContainerSpec, number: int = 1) -> ContainerSpec:
     """Return the specification of an attempt of a job."""
-    labels = {"sweep": "outages", "job": "0", "attempt": str(number)}
+    labels = {"sweep": spec.name, "job": "0", "attempt": str(number)}
     ours = tuple((f"hydra.docker.{name}", value) for name, value in labels.items())
     return replace(spec, labels=(*spec.labels, *ours))
 
 
-def names(engine: DockerEngine) -> list[str]:
-    return [container.name for container in engine.containers(dict([MARK]))]
+def names(engine: DockerEngine, mark: str) -> list[str]:
+    return [container.name for container in engine.containers({mark: None})]
 
 
-def test_lost_answers(engine: DockerEngine, proxy: EngineProxy, make_spec: MakeSpec) -> None:
+def test_lost_answers(
+    engine: DockerEngine, proxy: EngineProxy, make_spec: MakeSpec, mark: str
+) -> None:
     """Where the answers to `create` and `start` are lost, one container runs, once."""
     spec = attempt(make_spec("echo run"))
     proxy.lose_answer(CREATE, times=2)
     proxy.lose_answer(START)
     container = engine.create(spec)
     engine.start(container)
-    assert names(engine) == [spec.name]
+    assert names(engine, mark) == [spec.name]
     lines = [line.partition(b" ")[2] for line in engine.log_lines(container, None)]
     assert lines == [b"run"]
     assert (proxy.count(CREATE), proxy.count(START)) == (3, 1)
@@ -62,42 +64,47 @@ def test_lost_answers(engine: DockerEngine, proxy: EngineProxy, make_spec: MakeS
 
     proxy.lose_answer(r"DELETE .*/containers/")
     engine.remove(container)
-    assert names(engine) == []
+    assert names(engine, mark) == []
     assert proxy.count("DELETE") == 2
 
 
 def test_lost_answer_with_a_name_that_is_taken(
-    engine: DockerEngine, proxy: EngineProxy, make_spec: MakeSpec
+    engine: DockerEngine, proxy: EngineProxy, make_spec: MakeSpec, mark: str
 ) -> None:
     """The second name is the same when it is asked for again."""
     foreign = make_spec("true")
     engine.create(foreign)
     proxy.lose_answer(rf"{CREATE}\?name={foreign.name}-")
     container = engine.create(attempt(foreign))
-    assert [found.id for found in engine.containers({"hydra.docker.job": "0"})] == [container]
-    assert len(names(engine)) == 2
+    assert [found.id for found in engine.containers({"hydra.docker.sweep": foreign.name})] == [
+        container
+    ]
+    assert len(names(engine, mark)) == 2
 
 
-def test_what_a_launcher_that_died_has_left(engine: DockerEngine, make_spec: MakeSpec) -> None:
+def test_what_a_launcher_that_died_has_left(
+    engine: DockerEngine, make_spec: MakeSpec, mark: str
+) -> None:
     """A container of this attempt that never ran is taken, or replaced where it is another."""
     spec = attempt(make_spec("true"))
     first = engine.create(spec)
     assert engine.create(spec) == first
     other = engine.create(replace(spec, working_dir="/tmp"))
     assert other != first
-    assert names(engine) == [spec.name]
+    assert names(engine, mark) == [spec.name]
 
     engine.start(other)  # from here on it is not touched
     again = engine.create(replace(spec, working_dir="/tmp"))
     second = engine.create(attempt(make_spec("true"), 2))
     assert len({other, again, second}) == 3
-    assert len(names(engine)) == 3
+    assert len(names(engine, mark)) == 3
 
 
 def test_errors_that_pass(
     engine: DockerEngine,
     proxy: EngineProxy,
     make_spec: MakeSpec,
+    mark: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Every request that changes nothing, or nothing twice, is made again; the user is told."""
@@ -121,13 +128,13 @@ def test_errors_that_pass(
     assert not engine.volume_exists("hydra-docker-test-no-such-volume")
     container = engine.create(spec)
     engine.start(container)
-    assert names(engine) == [spec.name]
+    assert names(engine, mark) == [spec.name]
     state = engine.state(container)
     assert state is not None
     assert state.running
     engine.stop(container, 0)
     engine.remove(container)
-    assert names(engine) == []
+    assert names(engine, mark) == []
     assert [request.status for request in proxy.log if request.fault] == [500] * 10
     told = "The engine could not remove the container: closing: unavailable; trying again for"
     assert caplog.messages[-2:] == [f"{told} up to 30 s", "The engine works again"]
@@ -200,7 +207,7 @@ def test_refusals(engine: DockerEngine, proxy: EngineProxy, make_spec: MakeSpec)
 
 
 def test_layer(
-    engine: DockerEngine, proxy: EngineProxy, base_image: str, api: docker.APIClient
+    engine: DockerEngine, proxy: EngineProxy, base_image: str, mark: str, api: docker.APIClient
 ) -> None:
     """A layer whose every step is asked twice is one image with the files in it."""
     archive = io.BytesIO()
@@ -213,14 +220,12 @@ def test_layer(
     proxy.lose_answer("GET .*/archive")
     proxy.lose_answer("PUT .*/archive")
     proxy.lose_answer("POST .*/commit")
-    labels = {"hydra-docker-test-layer": "outages"}
-    image = engine.add_layer(
-        base_image, archive, "hydra-docker-test:outages", labels, fresh="/project"
-    )
+    labels, tag = {mark: ""}, f"{mark}:outages"
+    image = engine.add_layer(base_image, archive, tag, labels, fresh="/project")
     try:
-        made = api.images(filters={"label": "hydra-docker-test-layer=outages"})
+        made = api.images(filters={"label": mark})
         assert [found["Id"] for found in made] == [image.id]
-        assert [found["RepoTags"] for found in made] == [["hydra-docker-test:outages"]]
+        assert [found["RepoTags"] for found in made] == [[tag]]
         assert engine.containers(dict(labels)) == ()
         assert proxy.count("POST .*/commit") == 1
         assert proxy.unmet == []
