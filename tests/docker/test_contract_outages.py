@@ -7,6 +7,7 @@ import logging
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import docker
 import pytest
@@ -15,7 +16,7 @@ from engine_proxy import EngineProxy
 from sweep_command import MakeRepository, wait_for
 
 from hydra_plugins.hydra_docker_launcher._docker_engine import DockerEngine
-from hydra_plugins.hydra_docker_launcher._engine import ContainerSpec
+from hydra_plugins.hydra_docker_launcher._engine import BuildRequest, ContainerSpec
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError
 
 CREATE = r"POST .*/containers/create"
@@ -193,7 +194,9 @@ def test_no_engine_at_the_start(proxy: EngineProxy, monkeypatch: pytest.MonkeyPa
     assert proxy.log == []
 
 
-def test_refusals(engine: DockerEngine, proxy: EngineProxy, make_spec: MakeSpec) -> None:
+def test_refusals(
+    engine: DockerEngine, proxy: EngineProxy, make_spec: MakeSpec, tmp_path: Path
+) -> None:
     """What is final is asked once, and says what to do."""
     spec = make_spec("true")
     proxy.fail(CREATE, 500, DISK_FULL)
@@ -205,9 +208,19 @@ def test_refusals(engine: DockerEngine, proxy: EngineProxy, make_spec: MakeSpec)
     assert not full.value.transient
     assert proxy.count(CREATE) == 2
 
+    text = f"FROM {spec.image}\nRUN echo 'tar: x: No space left on device'; exit 1\n"
+    request = BuildRequest("hydra-docker-test:full", "Dockerfile", text, None, (), "none", ())
+    with pytest.raises(ImageError, match=r"exit 1(.|\n)*`docker system df` shows what takes"):
+        engine.build(request, tmp_path, print)
+
 
 def test_layer(
-    engine: DockerEngine, proxy: EngineProxy, base_image: str, mark: str, api: docker.APIClient
+    engine: DockerEngine,
+    proxy: EngineProxy,
+    make_spec: MakeSpec,
+    base_image: str,
+    mark: str,
+    api: docker.APIClient,
 ) -> None:
     """A layer whose every step is asked twice is one image with the files in it."""
     archive = io.BytesIO()
@@ -218,7 +231,7 @@ def test_layer(
     archive.seek(0)
     proxy.lose_answer(CREATE)
     proxy.lose_answer("GET .*/archive")
-    proxy.lose_answer("PUT .*/archive")
+    proxy.fail("PUT .*/archive")
     proxy.lose_answer("POST .*/commit")
     labels, tag = {mark: ""}, f"{mark}:outages"
     image = engine.add_layer(base_image, archive, tag, labels, fresh="/project")
@@ -227,6 +240,8 @@ def test_layer(
         assert [found["Id"] for found in made] == [image.id]
         assert [found["RepoTags"] for found in made] == [[tag]]
         assert engine.containers(dict(labels)) == ()
+        probe = replace(make_spec("cat /project/app.py"), image=image.id)
+        assert engine.probe(probe, 100) == (0, "hello")
         assert proxy.count("POST .*/commit") == 1
         assert proxy.unmet == []
     finally:
