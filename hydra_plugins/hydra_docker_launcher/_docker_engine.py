@@ -523,16 +523,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def _root(error: BaseException) -> str:
-    """Return what the system said at the bottom of a connection's error."""
+    """Return what was said at the bottom of a connection's error."""
     inner: BaseException | None = error
     while inner is not None:
-        if isinstance(inner, OSError) and inner.strerror:
-            return inner.strerror
-        inner = next(
-            (part for part in (*inner.args, inner.__cause__) if isinstance(part, BaseException)),
-            None,
-        )
-    return str(error)
+        error = inner
+        parts = (*error.args, error.__cause__)
+        inner = next((part for part in parts if isinstance(part, BaseException)), None)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _status(error: BaseException) -> int | None:

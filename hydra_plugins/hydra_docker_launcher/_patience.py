@@ -56,13 +56,21 @@ class Patience:
         request whose answer got lost. Raises the newest error when the time is over.
         """
         try:
+            return self._once(request)
+        except EngineError as error:
+            if not error.transient:
+                raise
+            return self._insist(again or request, error)
+
+    def _once(self, request: Callable[[], T]) -> T:
+        asked = self._clock()
+        try:
             answer = request()
         except EngineError as error:
-            if error.transient:
-                return self._insist(again or request, error)
-            self._answered()
+            if not error.transient:
+                self._answered(asked)
             raise
-        self._answered()
+        self._answered(asked)
         return answer
 
     def _insist(self, request: Callable[[], T], error: EngineError) -> T:
@@ -76,15 +84,11 @@ class Patience:
                 self._sleep(min(pause, rest))
                 pause = min(2 * pause, LONGEST_PAUSE)
                 try:
-                    answer = request()
+                    return self._once(request)
                 except EngineError as failure:
                     if not failure.transient:
-                        self._answered()
                         raise
                     error = failure
-                else:
-                    self._answered()
-                    return answer
 
     def _rest(self, error: EngineError, first: float) -> float:
         """Take note of a failure of a request that failed ``first`` at that time.
@@ -107,10 +111,14 @@ class Patience:
             # It gives no answer to anybody: one time for all.
             return min(first, outage.since) + SILENT_PATIENCE - now
 
-    def _answered(self) -> None:
-        """Take note of an answer: the end of an outage in which there was none."""
+    def _answered(self, asked: float) -> None:
+        """Take note of an answer: the end of an outage in which there was none.
+
+        Who had ``asked`` before it began may still get one.
+        """
         with self._lock:
-            if self._outage is not None and not self._outage.answered:
+            outage = self._outage
+            if outage is not None and not outage.answered and asked >= outage.since:
                 self._end_outage(back=True)
 
     @contextmanager

@@ -39,7 +39,7 @@ class Clock:
 class Script:
     """A request that fails as it is told, then returns "done"."""
 
-    def __init__(self, *errors: EngineError) -> None:
+    def __init__(self, *errors: BaseException) -> None:
         self.errors = [*errors]
         self.asked = 0
 
@@ -135,6 +135,23 @@ def test_starting_engine(patience, clock):
     """An engine that is silent, then answers with errors, is one that starts: it has the time."""
     assert patience.ask(Script(*[SILENT] * 9, *[BROKEN] * 5)) == "done"
     assert ANSWERED_PATIENCE < sum(clock.sleeps) < SILENT_PATIENCE
+
+
+def test_answer_from_before(patience, clock, caplog):
+    """Who had asked before the outage and is answered in it does not end it."""
+
+    def answered_late() -> str:
+        clock.now += 1
+        with pytest.raises(KeyboardInterrupt):  # the outage begins, and goes on
+            patience.ask(Script(SILENT), again=Script(KeyboardInterrupt()))
+        return "done"
+
+    assert patience.ask(answered_late) == "done"
+    assert patience.ask(Script(SILENT)) == "done"
+    assert caplog.messages == [
+        "no engine answers; trying again for up to 120 s",
+        "The engine works again",
+    ]
 
 
 def test_long_after_an_outage(patience, clock, caplog):
