@@ -14,7 +14,7 @@ _FINAL = re.compile(
     | \binvalid\b | not\ a\ directory | file\ exists | cannot\ mkdir | read-only\ file\ system
     | permission\ denied | operation\ not\ permitted | unauthorized | access\ denied
     | not\ (supported|implemented) | \bunsupported\b | conflicting\ options
-    | processing\ tar\ file | archive/tar | (address|port)\ is\ already | already\ in\ use""",
+    | processing\ tar\ file | archive/tar | already\ (exists|allocated|in\ use)""",
     re.VERBOSE | re.IGNORECASE,
 )
 _NO_SPACE = re.compile("no space left on device|disk quota exceeded", re.IGNORECASE)

@@ -17,6 +17,7 @@ FINAL = (
     "Error processing tar file(exit status 1): archive/tar: invalid tar header",
     "mkdir /var/lib/docker/overlay2/x: no space left on device",
     "open /var/lib/docker/tmp/x: disk quota exceeded",
+    "task 954a2bf1e9db: already exists",
     "driver failed programming external connectivity: port is already allocated",
 )
 PASSING = (
