@@ -284,7 +284,7 @@ class FakeEngine:
         found = self.made[container]
         if found.outages:
             found.outages -= 1
-            raise EngineError("connection refused")
+            raise EngineError("connection refused", transient=True, answered=False)
         first = found.play.lines
         yield from _later(first, 0, since)
         found.end.wait(PATIENCE)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import _refusal
 from ._engine import BuildRequest, Need, Show
 from ._errors import ImageError
 
@@ -45,7 +46,9 @@ def build(request: BuildRequest, context: Path, show: Show, engine: str, version
     if status != 0:
         raise ImageError(
             f"Could not build the image from {request.dockerfile} (BuildKit, exit code {status})."
-            "\nThe builder's last lines:\n" + "\n".join(f"  {line}" for line in last)
+            "\nThe builder's last lines:\n"
+            + "\n".join(f"  {line}" for line in last)
+            + _refusal.advice("\n".join(last))
         )
 
 

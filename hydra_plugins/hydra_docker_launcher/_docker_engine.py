@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import os
-import re
 import secrets
+import struct
 import tarfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
-from ipaddress import ip_network
+from functools import partial
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import docker
 import requests
-from docker.auth import INDEX_NAME
 from docker.context import ContextAPI
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import DeviceRequest
-from docker.types import Mount as DockerMount
-from docker.types import Ulimit as DockerUlimit
+from docker.errors import (
+    APIError,
+    DockerException,
+    ImageNotFound,
+    NotFound,
+    StreamParseError,
+)
 from docker.utils import parse_repository_tag
+from urllib3.exceptions import HTTPError
 
-from . import _buildkit
+from . import _buildkit, _refusal
+from . import _docker_values as values
 from ._context import packed
 from ._engine import BuildRequest, ContainerSpec, ContainerState, Found, Host, Image, Show
-from ._errors import DockerLauncherError, EngineError, ImageError
+from ._errors import EngineError, ImageError
 from ._interrupt import held_back
+from ._patience import Patience
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT = 60  # seconds; of one answer, not of a stream
 NO_ENGINE = (
@@ -40,73 +48,99 @@ NO_PUSH = (
     "{error}\nSee that the registry is there and that you may push to it (`docker login "
     "{registry}`), or leave hydra.launcher.push out."
 )
-#: Names of images that are built here; no registry has them.
-OWN_NAMES = ("hydra-docker/", f"{INDEX_NAME}/hydra-docker/")
-#: Docker's words for what the kernel calls a machine.
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+#: What ``docker`` and the libraries below it raise where a connection fails, or ends too early.
+LOST = (
+    requests.RequestException,
+    HTTPError,
+    HTTPException,
+    OSError,
+    StreamParseError,
+    struct.error,
+    tarfile.ReadError,
+)
+NAMES = 8  # how many are tried for one container
 
 
 class DockerEngine:
-    """The engine that ``docker`` on the command line would talk to."""
+    """The engine that ``docker`` on the command line would talk to.
 
-    def __init__(self) -> None:
+    What it cannot do for the moment is asked for again, but for the first connection.
+    """
+
+    def __init__(self, patience: Patience | None = None) -> None:
         """Connect to DOCKER_HOST, else to the current docker context, else to the default socket.
 
         Raises ``EngineError`` where none answers.
         """
+        self._patience = patience or Patience()
         try:
             self._client = _connect()
             self._client.ping()
-        except (DockerException, requests.RequestException, OSError) as error:
-            raise EngineError(NO_ENGINE.format(where="", reason=_first_line(error))) from error
+        except (DockerException, *LOST) as error:
+            reason = _first_line(error)
+            raise EngineError(
+                NO_ENGINE.format(where="", reason=reason), transient=True, answered=False
+            ) from error
         self._api = self._client.api
 
-    def host(self) -> Host:
-        with _engine_errors("ask the engine about its machine"):
-            info = self._api.info()
-        architecture = ARCHITECTURES.get(info["Architecture"], info["Architecture"])
-        return Host(
-            name=info["Name"],
-            engine=f"Docker {info['ServerVersion']}",
-            cpus=info["NCPU"],
-            memory=info["MemTotal"],
-            gateway=self._gateway(),
-            system=info.get("OperatingSystem"),
-            kernel=info.get("KernelVersion"),
-            architecture=info.get("Architecture"),
-            storage=info.get("Driver"),
-            cgroup=info.get("CgroupVersion"),
-            platform=f"{info['OSType']}/{architecture}",
+    def _ask(self, doing: str, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Return what a call returns that may be made more than once."""
+        return self._insist(doing, partial(call, *args, **kwargs))
+
+    def _insist(
+        self,
+        doing: str,
+        request: Callable[[], T],
+        *,
+        again: Callable[[], T] | None = None,
+        kind: type[EngineError] = EngineError,
+    ) -> T:
+        """Return what a request returns; ``again`` is made instead from the second time on."""
+
+        def translated(ask: Callable[[], T]) -> T:
+            with _engine_errors(doing, kind):
+                return ask()
+
+        return self._patience.ask(
+            partial(translated, request), again=partial(translated, again or request)
         )
+
+    def host(self) -> Host:
+        info = self._ask("tell about its machine", self._api.info)
+        return values.host(info, self._gateway())
 
     def _gateway(self) -> str | None:
         try:
-            network = self._api.inspect_network("bridge")
-        except (APIError, NotFound):
+            network = self._ask("look up the network bridge", self._api.inspect_network, "bridge")
+        except EngineError as error:
+            if not error.answered:
+                raise
             return None
-        pools = (network.get("IPAM") or {}).get("Config") or []
-        named = (pool["Gateway"] for pool in pools if pool.get("Gateway"))
-        # Engine 20.10 does not name it before its first restart; it is the first address then.
-        first = (str(next(ip_network(pool["Subnet"]).hosts())) for pool in pools)
-        return next(named, None) or next(first, None)
+        return values.gateway(network)
 
     # ---- images ----------------------------------------------------------------------------------
 
     def find_image(self, reference: str) -> Image | None:
         try:
-            with _engine_errors(f"look up the image {reference}", ImageError):
-                found = self._api.inspect_image(reference)
+            found = self._inspect_image(reference)
         except ImageError as error:
             if isinstance(error.__cause__, ImageNotFound):
                 return None
             raise
-        return _image(found, reference)
+        return values.image(found, reference, parse_repository_tag(reference)[0])
+
+    def _inspect_image(self, reference: str) -> dict[str, Any]:
+        look = partial(self._api.inspect_image, reference)
+        found: dict[str, Any] = self._insist(
+            f"look up the image {reference}", look, kind=ImageError
+        )
+        return found
 
     def pull(self, reference: str, show: Show) -> Image:
         name, tag = parse_repository_tag(reference)
         with _engine_errors(f"pull the image {reference}", ImageError):
             steps = self._api.pull(name, tag=tag or "latest", stream=True, decode=True)
-            for line in _progress(steps, f"pull the image {reference}"):
+            for line in values.progress(steps, f"pull the image {reference}"):
                 show(line)
         image = self.find_image(reference)
         if image is None:
@@ -115,8 +149,7 @@ class DockerEngine:
 
     def build(self, request: BuildRequest, context: Path, show: Show) -> Image:
         if request.needs:
-            with _engine_errors("tell which engine it is"):
-                info = self._api.info()
+            info = self._ask("tell which engine it is", self._api.info)
             _buildkit.build(request, context, show, info["ID"], info["ServerVersion"])
         else:
             self._build(request, context, show)
@@ -145,14 +178,15 @@ class DockerEngine:
                 forcerm=True,
                 decode=True,
             ):
-                for line in _printable(step.get("stream", "") or step.get("status", "")):
+                for line in values.printable(step.get("stream", "") or step.get("status", "")):
                     show(line)
                     last = [*last[-19:], line]
                 if "error" in step:
+                    lines = "\n".join(f"  {line}" for line in last)
                     raise ImageError(
                         f"Could not build the image from {request.dockerfile}: "
-                        f"{step['error'].strip()}\nThe builder's last lines:\n"
-                        + "\n".join(f"  {line}" for line in last)
+                        f"{step['error'].strip()}\nThe builder's last lines:\n{lines}"
+                        + _refusal.advice(f"{step['error']}\n{lines}")
                     )
 
     def push(self, image: str, repository: str, tag: str, show: Show) -> Image:
@@ -162,7 +196,7 @@ class DockerEngine:
             with _engine_errors(f"push the image {reference}", ImageError):
                 self._api.tag(image, repository, tag, force=True)
                 steps = self._api.push(repository, tag=tag, stream=True, decode=True)
-                for line in _progress(steps, f"push the image to {reference}"):
+                for line in values.progress(steps, f"push the image to {reference}"):
                     show(line)
         except BaseException as error:
             if had is None:
@@ -186,17 +220,17 @@ class DockerEngine:
         fresh: str | None = None,
         working_dir: str | None = None,
     ) -> Image:
-        name, _, version = tag.partition(":")
         # Two sweeps may make the same image at once.
-        carrier = f"hydra-docker-layer-{version}-{secrets.token_hex(4)}"
-        with held_back(), _engine_errors("put the commit's files on top of the image", ImageError):
-            config = self._api.inspect_image(image)["Config"]
+        carrier = f"hydra-docker-layer-{tag.partition(':')[2]}-{secrets.token_hex(4)}"
+        with held_back():
+            config = self._inspect_image(image)["Config"]
             runs = config.get("Cmd") or config.get("Entrypoint")
             try:
-                self._api.create_container(
-                    image,
+                self._create(
+                    carrier,
+                    None,
+                    image=image,
                     command=None if runs else ["-"],  # the engine wants one, and never runs it
-                    name=carrier,
                     labels=dict(labels),
                     working_dir=working_dir,
                 )
@@ -206,32 +240,69 @@ class DockerEngine:
                         "commit's.\nLeave them out of the image (its code comes from the commit), "
                         "or clone the repository to another path."
                     )
-                self._api.put_archive(carrier, "/", archive)
-                made = self._api.commit(carrier, repository=name, tag=version, pause=False)
+                self._fill(carrier, archive)
+                made = self._commit(carrier, tag)
             finally:
                 self.remove(carrier)
-        return Image(id=made["Id"], reference=tag)
+        return Image(id=made, reference=tag)
+
+    def _fill(self, container: str, archive: BinaryIO) -> None:
+        start = archive.tell()
+
+        def put() -> None:
+            archive.seek(start)
+            self._api.put_archive(container, "/", archive)
+
+        self._insist("put the commit's files on top of the image", put, kind=ImageError)
+
+    def _commit(self, container: str, tag: str) -> str:
+        """Make an image from a container, and return its id."""
+        name, _, version = tag.partition(":")
+
+        def commit() -> str:
+            made = self._api.commit(
+                container, repository=name, tag=version, pause=False, message=container
+            )
+            return str(made["Id"])
+
+        def commit_once() -> str:
+            try:
+                found = self._api.inspect_image(tag)
+            except ImageNotFound:
+                return commit()
+            return str(found["Id"]) if found.get("Comment") == container else commit()
+
+        return self._insist(f"make the image {tag}", commit, again=commit_once, kind=ImageError)
 
     def _is_fresh(self, container: str, path: str) -> bool:
         """Tell whether there is nothing at ``path``, or only an empty folder (a WORKDIR)."""
-        try:
-            stream, _ = self._api.get_archive(container, path)
-        except NotFound:
-            return True
-        with tarfile.open(fileobj=_Chunks(stream), mode="r|") as archive:
-            first, second = archive.next(), archive.next()
-        return first is not None and first.isdir() and second is None
+
+        def look() -> bool:
+            try:
+                stream, _ = self._api.get_archive(container, path)
+            except NotFound:
+                return True
+            with tarfile.open(fileobj=values.Chunks(stream), mode="r|") as archive:
+                first, second = archive.next(), archive.next()
+            return first is not None and first.isdir() and second is None
+
+        return self._insist(f"look into the image at {path}", look, kind=ImageError)
 
     def remove_image(self, image: str) -> None:
         try:
-            self._api.remove_image(image, force=False, noprune=True)
-        except (APIError, requests.RequestException):
+            self._ask(
+                f"remove the image {image}",
+                self._api.remove_image,
+                image,
+                force=False,
+                noprune=True,
+            )
+        except EngineError:
             return  # in use by a container that is kept, or gone already
 
     def volume_exists(self, name: str) -> bool:
         try:
-            with _engine_errors(f"look up the volume {name}"):
-                self._api.inspect_volume(name)
+            self._ask(f"look up the volume {name}", self._api.inspect_volume, name)
         except EngineError as error:
             if isinstance(error.__cause__, NotFound):
                 return False
@@ -244,56 +315,99 @@ class DockerEngine:
         name = f"{spec.name}-{secrets.token_hex(4)}"
         try:
             with held_back():
-                self._create(spec, name)
+                self._create(name, None, **self._fields(spec))
             self.start(name)
-            with _engine_errors("wait for a container"):
-                code = self._api.wait(name)["StatusCode"]
-                output = b""
-                for chunk in self._api.logs(name, stream=True, stdout=True, stderr=True):
-                    output += chunk
-                    if len(output) > limit:
-                        break
-            return code, output[:limit].decode("utf-8", "replace")
+            code = self._ask(f"wait for the container {name}", self._api.wait, name)["StatusCode"]
+            output = self._ask(f"read what {name} wrote", self._output, name, limit)
+            return code, output.decode("utf-8", "replace")
         finally:
             with held_back():
                 self.remove(name)
 
-    def create(self, spec: ContainerSpec) -> str:
-        try:
-            return self._create(spec, spec.name)
-        except EngineError as error:
-            if _status(error) == 409:
-                return self._create(spec, f"{spec.name}-{secrets.token_hex(2)}")
-            raise
+    def _output(self, container: str, limit: int) -> bytes:
+        output = b""
+        for chunk in self._api.logs(container, stream=True, stdout=True, stderr=True):
+            output += chunk
+            if len(output) > limit:
+                break
+        return output[:limit]
 
-    def _create(self, spec: ContainerSpec, name: str) -> str:
-        with _engine_errors(f"create the container {name}"):
-            made = self._api.create_container(
-                spec.image,
-                # The image's own entry point is not run: it would get the command as arguments.
-                entrypoint=list(spec.command[:1]),
-                command=list(spec.command[1:]),
-                name=name,
-                working_dir=spec.working_dir,
-                user=spec.boundary.user,
-                environment=dict(spec.environment),
-                labels=dict(spec.labels),
-                stop_timeout=max(1, round(spec.stop_grace_period)),
-                host_config=self._api.create_host_config(**_host_config(spec)),
-            )
-        return str(made["Id"])
+    def create(self, spec: ContainerSpec) -> str:
+        labels = dict(spec.labels)
+        known = values.of_one_attempt(labels, labels)
+        # The same for the same request, also where a launcher that died had made it.
+        mark = hashlib.sha256(repr(spec).encode()).hexdigest() if known else secrets.token_hex(32)
+        fields = self._fields(spec)
+        for number in range(NAMES):
+            name = spec.name if number == 0 else f"{spec.name}-{mark[4 * number : 4 * number + 4]}"
+            made = self._create(name, mark[:16], **fields)
+            if made is not None:
+                return made
+        raise EngineError(f"The engine has containers with the name {spec.name} and more like it")
+
+    def _fields(self, spec: ContainerSpec) -> dict[str, Any]:
+        host_config = self._api.create_host_config(**values.host_config(spec))
+        return {**values.fields(spec), "host_config": host_config}
+
+    def _create(self, name: str, mark: str | None, **fields: Any) -> str | None:
+        """Create a container and return its id, or None where another one has the name.
+
+        Asked again, it takes what was made already: what has the same ``mark``. None: nobody else
+        could have thought of the name.
+        """
+        labels = {**fields.pop("labels"), **({values.REQUEST_LABEL: mark} if mark else {})}
+
+        def create() -> str | None:
+            try:
+                with _engine_errors(f"create the container {name}"):
+                    made = self._api.create_container(name=name, labels=labels, **fields)
+            except EngineError as error:
+                if isinstance(error.__cause__, ImageNotFound):
+                    raise ImageError(f"{error}\n{_refusal.IMAGE_GONE}") from error.__cause__
+                if _status(error) != HTTPStatus.CONFLICT:
+                    raise
+                conflict = error
+            else:
+                return str(made["Id"])
+            found = self._inspect_holder(name, conflict)
+            if found["State"]["Status"] != "created":
+                return None
+            present = found["Config"]["Labels"] or {}
+            if mark is None or present.get(values.REQUEST_LABEL) == mark:
+                return str(found["Id"])
+            if not values.of_one_attempt(present, labels):
+                return None
+            self.remove(found["Id"])  # left by a launcher that died, and made in another way
+            return create()
+
+        return self._patience.ask(create)
+
+    def _inspect_holder(self, name: str, conflict: EngineError) -> dict[str, Any]:
+        """Look up the container that has a name, with which another one could not be created."""
+        with _engine_errors(f"look up the container {name}"):
+            try:
+                found: dict[str, Any] = self._api.inspect_container(name)
+            except NotFound as error:  # it is just being made, or removed
+                raise EngineError(str(conflict), transient=True) from error
+        return found
 
     def containers(self, labels: Mapping[str, str | None]) -> tuple[Found, ...]:
         wanted = [name if value is None else f"{name}={value}" for name, value in labels.items()]
-        with _engine_errors("list the containers"):
-            listed = self._api.containers(all=True, filters={"label": wanted})
+        filters = {"label": wanted}
+        listed = self._ask("list the containers", self._api.containers, all=True, filters=filters)
         # One that is being removed is as good as gone.
-        found = [_found(entry) for entry in listed if entry["State"] != "removing"]
+        found = [values.container(entry) for entry in listed if entry["State"] != "removing"]
         return tuple(sorted(found, key=lambda container: container.created))
 
     def start(self, container: str) -> None:
-        with _engine_errors("start the container"):
-            self._api.start(container)
+        start = partial(self._api.start, container)
+
+        def start_once() -> None:
+            # It may have come to its end already; to start it then would run the job twice.
+            if not values.was_started(self._api.inspect_container(container)["State"]):
+                start()
+
+        self._insist("start the container", start, again=start_once)
 
     def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
         # Who follows may miss what is written at the very end: a second reading has it.
@@ -316,21 +430,20 @@ class DockerEngine:
                 stream=True,
                 follow=follow,
                 timestamps=True,
-                since=_seconds(since) if since else None,
+                since=values.seconds(since) if since else None,
             )
             rest = b""
             for chunk in stream:
                 # A line over 16 KiB comes in pieces, each with a time of its own.
                 piece = chunk.partition(b" ")[2] if rest else chunk
                 *lines, rest = (rest + piece).split(b"\n")
-                yield from (line for line in lines if _is_later(line, since))
-            if rest and not follow and _is_later(rest, since):
+                yield from (line for line in lines if values.is_later(line, since))
+            if rest and not follow and values.is_later(rest, since):
                 yield rest
 
     def state(self, container: str) -> ContainerState | None:
         try:
-            with _engine_errors("look up a container"):
-                found = self._api.inspect_container(container)
+            found = self._ask("look up a container", self._api.inspect_container, container)
         except EngineError as error:
             if isinstance(error.__cause__, NotFound):
                 return None
@@ -338,28 +451,18 @@ class DockerEngine:
         state = found["State"]
         if state["Status"] in ("removing", "dead"):  # `docker rm -f` has killed it first
             return None
-        running = bool(state["Running"] or state.get("Restarting"))
-        abnormal = not running and state["ExitCode"] != 0
+        abnormal = not values.is_running(state) and state["ExitCode"] != 0
         signal, stopped = self._signals(container, state) if abnormal else (None, False)
-        return ContainerState(
-            running=running,
-            exit_code=state["ExitCode"],
-            oom_killed=bool(state["OOMKilled"]),
-            stopped=stopped,
-            signal=signal,
-            error=state.get("Error", ""),
-            started_at=state["StartedAt"],
-            finished_at=state["FinishedAt"],
-        )
+        return values.state(state, signal, stopped=stopped)
 
     def _signals(self, container: str, state: dict[str, Any]) -> tuple[int | None, bool]:
         """Return the first signal that the engine sent it, and whether it was told to stop."""
-        if state["StartedAt"].startswith("0001"):
+        if not values.was_started(state):
             return None, False
         signals, stopped = self._events(container, state, until=f"{time.time():.9f}")
         if signals and not stopped:
             # The engine notes a `docker stop` only after the container has ended.
-            end = int(_seconds(state["FinishedAt"])) + 2
+            end = int(values.seconds(state["FinishedAt"])) + 2
             signals, stopped = self._events(container, state, until=end)
         return (signals[0] if signals else None), stopped
 
@@ -367,55 +470,41 @@ class DockerEngine:
         self, container: str, state: dict[str, Any], until: str | int
     ) -> tuple[list[int], bool]:
         """Return the signals sent through the engine, and whether there was a stop."""
-        with _engine_errors("read the engine's events"):
-            events = list(
-                self._api.events(
-                    since=int(_seconds(state["StartedAt"])),
-                    until=until,
-                    filters={"container": container, "event": ["kill", "stop"]},
-                    decode=True,
-                )
-            )
+        listing = partial(
+            self._api.events,
+            since=int(values.seconds(state["StartedAt"])),
+            until=until,
+            filters={"container": container, "event": ["kill", "stop"]},
+            decode=True,
+        )
+        events = self._ask("read the engine's events", lambda: list(listing()))
         signals = (event["Actor"]["Attributes"].get("signal") for event in events)
         stopped = any(event["Action"] == "stop" for event in events)
         return [int(number) for number in signals if number], stopped
 
     def stop(self, container: str, grace: float) -> None:
         try:
-            with _engine_errors("stop the container"):
-                self._api.stop(container, timeout=round(grace))
-                # Not before: the engine refuses to update one that is just ending by itself.
-                self._api.update_container(container, restart_policy={"Name": "no"})
+            self._ask("stop the container", self._api.stop, container, timeout=round(grace))
+            # Not before: the engine refuses to update one that is just ending by itself.
+            never = {"Name": "no"}
+            self._ask(
+                "leave the container stopped",
+                self._api.update_container,
+                container,
+                restart_policy=never,
+            )
         except EngineError as error:
             if not isinstance(error.__cause__, NotFound):
                 raise
 
     def remove(self, container: str) -> None:
         try:
-            with _engine_errors("remove the container"):
-                self._api.remove_container(container, v=True, force=True)
+            remove = self._api.remove_container
+            self._ask("remove the container", remove, container, v=True, force=True)
         except EngineError as error:
             # 409: a removal is under way already.
-            if not isinstance(error.__cause__, NotFound) and _status(error) != 409:
+            if not isinstance(error.__cause__, NotFound) and _status(error) != HTTPStatus.CONFLICT:
                 raise
-
-
-class _Chunks(io.RawIOBase):
-    """A stream of chunks as a file."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = b""
-
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._rest) < size:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                break
-            self._rest += chunk
-        end = len(self._rest) if size < 0 else size
-        result, self._rest = self._rest[:end], self._rest[end:]
-        return result
 
 
 def _connect() -> docker.DockerClient:
@@ -428,119 +517,19 @@ def _connect() -> docker.DockerClient:
     return docker.from_env(timeout=CONNECT_TIMEOUT)
 
 
-def _host_config(spec: ContainerSpec) -> dict[str, Any]:
-    limits, boundary = spec.limits, spec.boundary
-    return {
-        "nano_cpus": round(limits.cpus * 1_000_000_000),
-        "mem_limit": limits.memory,
-        "memswap_limit": limits.memory_swap,
-        "shm_size": limits.shm_size,
-        "pids_limit": limits.pids,
-        "ulimits": [
-            DockerUlimit(name=limit.name, soft=limit.soft, hard=limit.hard)
-            for limit in limits.ulimits
-        ],
-        "cap_add": list(boundary.cap_add),
-        "cap_drop": list(boundary.cap_drop),
-        "security_opt": list(boundary.security_opt),
-        "read_only": boundary.read_only,
-        "tmpfs": dict(boundary.tmpfs),
-        "devices": list(boundary.devices),
-        "network_mode": boundary.network_mode,
-        "extra_hosts": dict(boundary.extra_hosts),
-        "init": boundary.init,
-        "runtime": boundary.runtime,
-        "device_requests": _device_requests(spec),
-        "restart_policy": {
-            "Name": spec.restart.name,
-            "MaximumRetryCount": spec.restart.retries,
-        },
-        "mounts": [
-            DockerMount(
-                source=mount.source,
-                target=mount.target,
-                type="volume" if mount.named else "bind",
-                read_only=mount.read_only,
-            )
-            for mount in spec.mounts
-        ],
-    }
-
-
-def _device_requests(spec: ContainerSpec) -> list[DeviceRequest]:
-    """Ask for GPUs as ``docker run --gpus`` does: -1 is all of them."""
-    if not spec.gpus:
-        return []
-    if spec.gpus.ids:
-        return [DeviceRequest(device_ids=list(spec.gpus.ids), capabilities=[["gpu"]])]
-    count = -1 if spec.gpus.all else spec.gpus.count
-    return [DeviceRequest(count=count, capabilities=[["gpu"]])]
-
-
-def _image(found: dict[str, Any], reference: str) -> Image:
-    digests = [
-        digest
-        for digest in found.get("RepoDigests") or []
-        # Where containerd stores the images, one has a digest without any registry.
-        if not digest.startswith(OWN_NAMES)
-    ]
-    name = parse_repository_tag(reference)[0]
-    name = name.removeprefix(f"{INDEX_NAME}/").removeprefix("library/")
-    own = next((digest for digest in digests if digest.split("@")[0] == name), None)
-    return Image(
-        id=found["Id"],
-        reference=reference,
-        digest=own or next(iter(digests), None),
-        triggers=tuple((found.get("Config") or {}).get("OnBuild") or ()),
-    )
-
-
-def _found(entry: dict[str, Any]) -> Found:
-    names = [name.removeprefix("/") for name in entry["Names"] or []]
-    return Found(
-        id=entry["Id"],
-        # A link from another container is one more name, with a slash in it.
-        name=next((name for name in names if "/" not in name), entry["Id"][:12]),
-        labels=dict(entry["Labels"] or {}),
-        status=entry["State"],
-        created=float(entry["Created"]),
-        image=entry["ImageID"],
-    )
-
-
-def _progress(steps: Iterable[dict[str, Any]], doing: str) -> Iterator[str]:
-    """Yield a line for each change in a pull or a push; raise where it fails."""
-    shown: dict[str, str] = {}
-    for step in steps:
-        if "error" in step:
-            raise ImageError(f"Could not {doing}: {step['error']}")
-        layer, status = step.get("id", ""), step.get("status", "")
-        if status and shown.get(layer) != status:
-            shown[layer] = status
-            yield f"{layer}: {status}" if layer else status
-
-
-def _printable(text: str) -> Iterator[str]:
-    for line in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).splitlines():
-        if line.strip():
-            yield line.rstrip()
-
-
-def _is_later(line: bytes, since: str | None) -> bool:
-    """Tell whether a line, which begins with its time, is later than the time ``since``."""
-    return since is None or line.split(b" ", 1)[0] > since.encode()
-
-
-def _seconds(moment: str) -> float:
-    """Return the seconds since the epoch of an RFC 3339 time with nanoseconds."""
-    whole, _, fraction = moment.rstrip("Z").partition(".")
-    stamp = datetime.fromisoformat(f"{whole}+00:00").timestamp()
-    return stamp + float(f"0.{fraction or 0}")
-
-
 def _first_line(error: BaseException) -> str:
-    text = getattr(error, "explanation", None) or str(error)
+    text = getattr(error, "explanation", None) or _root(error)
     return (text.strip().splitlines() or [type(error).__name__])[0]
+
+
+def _root(error: BaseException) -> str:
+    """Return what was said at the bottom of a connection's error."""
+    inner: BaseException | None = error
+    while inner is not None:
+        error = inner
+        parts = (*error.args, error.__cause__)
+        inner = next((part for part in parts if isinstance(part, BaseException)), None)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _status(error: BaseException) -> int | None:
@@ -548,13 +537,21 @@ def _status(error: BaseException) -> int | None:
 
 
 @contextmanager
-def _engine_errors(doing: str, kind: type[DockerLauncherError] = EngineError) -> Iterator[None]:
+def _engine_errors(doing: str, kind: type[EngineError] = EngineError) -> Iterator[None]:
     """Turn what ``docker`` raises into this project's errors: the one place that does."""
     try:
         yield
     except APIError as error:
-        raise kind(f"The engine could not {doing}: {_first_line(error)}") from error
-    except (DockerException, requests.RequestException, OSError) as error:
-        raise EngineError(
-            NO_ENGINE.format(where=f" (it was asked to {doing})", reason=_first_line(error))
+        words = str(error.explanation or error)
+        raise kind(
+            f"The engine could not {doing}: {_first_line(error)}{_refusal.advice(words)}",
+            transient=_refusal.may_pass(error.status_code or 0, words),
         ) from error
+    except LOST as error:
+        raise EngineError(
+            NO_ENGINE.format(where=f" (it was asked to {doing})", reason=_first_line(error)),
+            transient=True,
+            answered=False,
+        ) from error
+    except DockerException as error:
+        raise kind(f"The engine could not {doing}: {_first_line(error)}") from error

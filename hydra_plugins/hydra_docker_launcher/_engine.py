@@ -170,6 +170,7 @@ class Engine(Protocol):
     """One container engine. All methods may be called from several threads at once.
 
     A request that the engine refuses raises ``EngineError``; one about an image, ``ImageError``.
+    What may be made more than once is, while the error is ``transient``, for a minute or two.
     """
 
     def host(self) -> Host:
@@ -217,7 +218,11 @@ class Engine(Protocol):
         """Run a short container, remove it, return its exit code and up to ``limit`` characters."""
 
     def create(self, spec: ContainerSpec) -> str:
-        """Create a container and return its id. A name that is taken gets a suffix."""
+        """Create a container and return its id. A name that is taken gets a suffix.
+
+        Asked twice for the same attempt of a job (by its labels), makes one container, as long as
+        that was not started.
+        """
 
     def containers(self, labels: Mapping[str, str | None]) -> tuple[Found, ...]:
         """Return the containers, running or not, that have all these labels; the oldest first.
@@ -229,7 +234,7 @@ class Engine(Protocol):
         """Start a container."""
 
     def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
-        """Follow a container's output until it ends.
+        """Follow a container's output until it ends; where the connection is lost, raise at once.
 
         Yields lines without their end: an RFC 3339 time, a space, the text. ``since`` skips what is
         not later than that time.

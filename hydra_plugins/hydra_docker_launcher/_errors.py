@@ -36,7 +36,18 @@ class DataError(DockerLauncherError):
 
 
 class EngineError(DockerLauncherError):
-    """The container engine does not answer, or refused a request."""
+    """The container engine does not answer, or refused a request.
+
+    ``transient``: the same request may be granted later. ``answered``: False where the connection
+    failed, so that nobody knows whether the request was carried out.
+    """
+
+    def __init__(
+        self, message: str = "", *, transient: bool = False, answered: bool = True
+    ) -> None:
+        super().__init__(message)
+        self.transient = transient
+        self.answered = answered
 
 
 class ImageError(EngineError):

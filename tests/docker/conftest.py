@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
+from containers import MakeSpec, shell
 from docker.errors import DockerException, ImageNotFound
 from images import HYDRA, PIP_INSTALL, build_hydra_image, build_image, tar
 from mlflow_server import mlflow_server
@@ -71,6 +73,20 @@ def empty_image(api: docker.APIClient) -> str:
     if not api.images(tag):
         api.import_image_from_data(tar({"README": b"nothing here\n"}).read(), *tag.split(":"))
     return tag
+
+
+@pytest.fixture
+def mark() -> str:
+    """The label of a test's containers, and their name: other tests run beside it."""
+    return f"hydra-docker-test-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def make_spec(api: docker.APIClient, base_image: str, mark: str) -> Iterator[MakeSpec]:
+    """Describe containers that run a shell command; whatever is left of them is removed."""
+    yield lambda command, name=mark: shell(base_image, command, mark, name)
+    for container in api.containers(all=True, filters={"label": mark}):
+        api.remove_container(container["Id"], v=True, force=True)
 
 
 @pytest.fixture(scope="session")

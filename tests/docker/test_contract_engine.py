@@ -5,47 +5,22 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import docker
 import pytest
+from containers import MakeSpec
 from sweep_command import wait_for
 
 from hydra_plugins.hydra_docker_launcher._docker_engine import DockerEngine
-from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits
+from hydra_plugins.hydra_docker_launcher._engine import ContainerSpec
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError
 from hydra_plugins.hydra_docker_launcher._options import Restart
-
-MEMORY = 64 * 1024**2
-#: The label of every container of these tests.
-MARK = ("hydra-docker-test-engine", "")
-MakeSpec = Callable[..., ContainerSpec]
 
 
 @pytest.fixture(scope="module")
 def engine(api: docker.APIClient) -> DockerEngine:
     return DockerEngine()
-
-
-@pytest.fixture
-def make_spec(api: docker.APIClient, base_image: str) -> Iterator[MakeSpec]:
-    """Describe containers that run a shell command; whatever is left of them is removed."""
-
-    def make(command: str, name: str = MARK[0]) -> ContainerSpec:
-        return ContainerSpec(
-            name=name,
-            image=base_image,
-            command=("sh", "-c", command),
-            working_dir="/",
-            limits=Limits(cpus=1, memory=MEMORY, memory_swap=MEMORY, shm_size=MEMORY, pids=64),
-            boundary=Boundary(user=None, network_mode="none"),
-            labels=(MARK,),
-        )
-
-    yield make
-    for container in api.containers(all=True, filters={"label": MARK[0]}):
-        api.remove_container(container["Id"], v=True, force=True)
 
 
 def run(engine: DockerEngine, spec: ContainerSpec) -> str:
@@ -74,11 +49,13 @@ def test_name_that_is_taken(
     assert names[1].startswith(f"/{spec.name}-")
 
 
-def test_containers(engine: DockerEngine, make_spec: MakeSpec, api: docker.APIClient) -> None:
+def test_containers(
+    engine: DockerEngine, make_spec: MakeSpec, mark: str, api: docker.APIClient
+) -> None:
     """Containers are found by their labels, whatever their status; all the labels must be there."""
     before = time.time()
     specs = [
-        replace(make_spec(command), name=f"listed-{job}", labels=(MARK, ("job", job), ("for", "x")))
+        replace(make_spec(command, f"{mark}-{job}"), labels=((mark, ""), ("job", job)))
         for job, command in (("0", "true"), ("1", "exit 3"), ("2", "exec sleep 60"))
     ]
     created = [engine.create(spec) for spec in specs]
@@ -86,19 +63,19 @@ def test_containers(engine: DockerEngine, make_spec: MakeSpec, api: docker.APICl
         engine.start(container)
     api.wait(created[1])
 
-    found = {container.name: container for container in engine.containers(dict([MARK]))}
-    assert [found[f"listed-{job}"].id for job in range(3)] == created
-    assert [found[f"listed-{job}"].status for job in range(3)] == ["created", "exited", "running"]
-    last = found["listed-2"]
+    found = {container.name: container for container in engine.containers({mark: None})}
+    assert [found[f"{mark}-{job}"].id for job in range(3)] == created
+    assert [found[f"{mark}-{job}"].status for job in range(3)] == ["created", "exited", "running"]
+    last = found[f"{mark}-2"]
     assert last.labels.items() >= dict(specs[2].labels).items()
     assert last.image == api.inspect_image(specs[2].image)["Id"]
     assert int(before) <= last.created <= time.time()
-    times = [container.created for container in engine.containers({"job": None, "for": "x"})]
+    times = [container.created for container in engine.containers({"job": None, mark: ""})]
     assert times == sorted(times)
-    wanted = {MARK[0]: None, "job": "1", "for": "x"}
+    wanted = {mark: "", "job": "1"}
     assert [container.id for container in engine.containers(wanted)] == [created[1]]
-    assert engine.containers({MARK[0]: None, "job": "3"}) == ()
-    assert engine.containers({MARK[0]: "another value"}) == ()
+    assert engine.containers({mark: None, "job": "3"}) == ()
+    assert engine.containers({mark: "another value"}) == ()
 
 
 def test_log_lines(engine: DockerEngine, make_spec: MakeSpec) -> None:
@@ -170,11 +147,11 @@ def test_what_is_gone(engine: DockerEngine, make_spec: MakeSpec) -> None:
         engine.start(container)
 
 
-def test_probe(engine: DockerEngine, make_spec: MakeSpec, api: docker.APIClient) -> None:
+def test_probe(engine: DockerEngine, make_spec: MakeSpec, mark: str, api: docker.APIClient) -> None:
     """A probe returns exit code and output, as much as is wanted, and leaves nothing."""
     assert engine.probe(make_spec("echo hello; exit 4"), 100) == (4, "hello\n")
     assert engine.probe(make_spec("yes | head -c 100000"), 10) == (0, "y\n" * 5)
-    assert api.containers(all=True, filters={"label": MARK[0]}) == []
+    assert api.containers(all=True, filters={"label": mark}) == []
 
 
 def test_layer(

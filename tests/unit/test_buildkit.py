@@ -104,6 +104,13 @@ def test_build_that_fails(clients, tmp_path):
     )
 
 
+def test_full_disk(clients, tmp_path):
+    """Where the engine's disk is full, it says what to do."""
+    clients("new", "28.2.2", plugin=True, build="echo 'x: no space left on device'; exit 1")
+    with pytest.raises(ImageError, match="`docker system df` shows what takes the space"):
+        build(tmp_path)
+
+
 def test_build_that_is_left(clients, tmp_path):
     """Ctrl-C ends the client, and with it the build."""
     clients("new", "28.2.2", plugin=True, build='echo "$$"; exec /bin/sleep 60')

@@ -1,0 +1,230 @@
+"""Docker's values: this project's values in the words of the engine's API, and the other way."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from ipaddress import ip_network
+from typing import Any
+
+from . import _refusal
+from ._engine import ContainerSpec, ContainerState, Found, Host, Image
+from ._errors import ImageError
+from ._options import LABEL_PREFIX
+
+REGISTRY = "docker.io"  # where a name without a registry is looked up
+#: Names of images that are built here; no registry has them.
+OWN_NAMES = ("hydra-docker/", f"{REGISTRY}/hydra-docker/")
+#: What a container is made from: a request that is made again knows by it what it made before.
+REQUEST_LABEL = f"{LABEL_PREFIX}request"
+#: Labels that only the containers of one and the same attempt of a job share.
+ATTEMPT_LABELS = tuple(f"{LABEL_PREFIX}{name}" for name in ("sweep", "job", "attempt"))
+#: Docker's words for what the kernel calls a machine.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+
+
+# ---- to the engine -----------------------------------------------------------------------------
+
+
+def fields(spec: ContainerSpec) -> dict[str, Any]:
+    """Return a specification in the words of ``docker``, but for its host config."""
+    return {
+        "image": spec.image,
+        # The image's own entry point is not run: it would get the command as arguments.
+        "entrypoint": list(spec.command[:1]),
+        "command": list(spec.command[1:]),
+        "working_dir": spec.working_dir,
+        "user": spec.boundary.user,
+        "environment": dict(spec.environment),
+        "labels": dict(spec.labels),
+        "stop_timeout": max(1, round(spec.stop_grace_period)),
+    }
+
+
+def host_config(spec: ContainerSpec) -> dict[str, Any]:
+    """Return what ``docker`` makes a host config from. Sizes in bytes."""
+    limits, boundary = spec.limits, spec.boundary
+    return {
+        "nano_cpus": round(limits.cpus * 1_000_000_000),
+        "mem_limit": limits.memory,
+        "memswap_limit": limits.memory_swap,
+        "shm_size": limits.shm_size,
+        "pids_limit": limits.pids,
+        "ulimits": [
+            {"Name": limit.name, "Soft": limit.soft, "Hard": limit.hard} for limit in limits.ulimits
+        ],
+        "cap_add": list(boundary.cap_add),
+        "cap_drop": list(boundary.cap_drop),
+        "security_opt": list(boundary.security_opt),
+        "read_only": boundary.read_only,
+        "tmpfs": dict(boundary.tmpfs),
+        "devices": list(boundary.devices),
+        "network_mode": boundary.network_mode,
+        "extra_hosts": dict(boundary.extra_hosts),
+        "init": boundary.init,
+        "runtime": boundary.runtime,
+        "device_requests": _device_requests(spec),
+        "restart_policy": {"Name": spec.restart.name, "MaximumRetryCount": spec.restart.retries},
+        "mounts": [
+            {
+                "Type": "volume" if mount.named else "bind",
+                "Source": mount.source,
+                "Target": mount.target,
+                "ReadOnly": mount.read_only,
+            }
+            for mount in spec.mounts
+        ],
+    }
+
+
+def _device_requests(spec: ContainerSpec) -> list[dict[str, Any]]:
+    """Ask for GPUs as ``docker run --gpus`` does: -1 is all of them."""
+    if not spec.gpus:
+        return []
+    if spec.gpus.ids:
+        return [{"DeviceIDs": list(spec.gpus.ids), "Capabilities": [["gpu"]]}]
+    count = -1 if spec.gpus.all else spec.gpus.count
+    return [{"Count": count, "Capabilities": [["gpu"]]}]
+
+
+# ---- from the engine ---------------------------------------------------------------------------
+
+
+def host(info: Mapping[str, Any], gateway: str | None) -> Host:
+    """Return the machine of an engine that says ``info`` of itself."""
+    architecture = ARCHITECTURES.get(info["Architecture"], info["Architecture"])
+    return Host(
+        name=info["Name"],
+        engine=f"Docker {info['ServerVersion']}",
+        cpus=info["NCPU"],
+        memory=info["MemTotal"],
+        gateway=gateway,
+        system=info.get("OperatingSystem"),
+        kernel=info.get("KernelVersion"),
+        architecture=info.get("Architecture"),
+        storage=info.get("Driver"),
+        cgroup=info.get("CgroupVersion"),
+        platform=f"{info['OSType']}/{architecture}",
+    )
+
+
+def gateway(network: Mapping[str, Any]) -> str | None:
+    """Return the host's address on a network."""
+    pools = (network.get("IPAM") or {}).get("Config") or []
+    named = (pool["Gateway"] for pool in pools if pool.get("Gateway"))
+    # Engine 20.10 does not name it before its first restart; it is the first address then.
+    first = (str(next(ip_network(pool["Subnet"]).hosts())) for pool in pools)
+    return next(named, None) or next(first, None)
+
+
+def image(found: Mapping[str, Any], reference: str, name: str) -> Image:
+    """Return an image that was looked up by ``reference``; ``name`` is that without a tag."""
+    digests = [
+        digest
+        for digest in found.get("RepoDigests") or []
+        # Where containerd stores the images, one has a digest without any registry.
+        if not digest.startswith(OWN_NAMES)
+    ]
+    name = name.removeprefix(f"{REGISTRY}/").removeprefix("library/")
+    own = next((digest for digest in digests if digest.split("@")[0] == name), None)
+    return Image(
+        id=found["Id"],
+        reference=reference,
+        digest=own or next(iter(digests), None),
+        triggers=tuple((found.get("Config") or {}).get("OnBuild") or ()),
+    )
+
+
+def container(entry: Mapping[str, Any]) -> Found:
+    """Return an entry of the engine's list of containers."""
+    names = [name.removeprefix("/") for name in entry["Names"] or []]
+    return Found(
+        id=entry["Id"],
+        # A link from another container is one more name, with a slash in it.
+        name=next((name for name in names if "/" not in name), entry["Id"][:12]),
+        labels=dict(entry["Labels"] or {}),
+        status=entry["State"],
+        created=float(entry["Created"]),
+        image=entry["ImageID"],
+    )
+
+
+def is_running(state: Mapping[str, Any]) -> bool:
+    """Tell whether a container runs, or is just being started again."""
+    return bool(state["Running"] or state.get("Restarting"))
+
+
+def state(found: Mapping[str, Any], signal: int | None, *, stopped: bool) -> ContainerState:
+    """Return the state of a container, with what the engine's events say of its end."""
+    return ContainerState(
+        running=is_running(found),
+        exit_code=found["ExitCode"],
+        oom_killed=bool(found["OOMKilled"]),
+        stopped=stopped,
+        signal=signal,
+        error=found.get("Error", ""),
+        started_at=found["StartedAt"],
+        finished_at=found["FinishedAt"],
+    )
+
+
+def of_one_attempt(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Tell by their labels whether two containers are for the same attempt of the same job."""
+    return all(label in one and one[label] == other.get(label) for label in ATTEMPT_LABELS)
+
+
+def was_started(state: Mapping[str, Any]) -> bool:
+    """Tell by its state whether a container has ever run."""
+    return not state["StartedAt"].startswith("0001")
+
+
+def progress(steps: Iterable[dict[str, Any]], doing: str) -> Iterator[str]:
+    """Yield a line for each change in a pull or a push; raise where it fails."""
+    shown: dict[str, str] = {}
+    for step in steps:
+        if "error" in step:
+            words = str(step["error"])
+            raise ImageError(f"Could not {doing}: {words}{_refusal.advice(words)}")
+        layer, status = step.get("id", ""), step.get("status", "")
+        if status and shown.get(layer) != status:
+            shown[layer] = status
+            yield f"{layer}: {status}" if layer else status
+
+
+def printable(text: str) -> Iterator[str]:
+    """Yield the lines of a text that say something, without what moves and colours it."""
+    for line in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).splitlines():
+        if line.strip():
+            yield line.rstrip()
+
+
+def is_later(line: bytes, since: str | None) -> bool:
+    """Tell whether a line, which begins with its time, is later than the time ``since``."""
+    return since is None or line.split(b" ", 1)[0] > since.encode()
+
+
+def seconds(moment: str) -> float:
+    """Return the seconds since the epoch of an RFC 3339 time with nanoseconds."""
+    whole, _, fraction = moment.rstrip("Z").partition(".")
+    stamp = datetime.fromisoformat(f"{whole}+00:00").timestamp()
+    return stamp + float(f"0.{fraction or 0}")
+
+
+class Chunks(io.RawIOBase):
+    """A stream of chunks as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, size: int = -1) -> bytes:
+        while size < 0 or len(self._rest) < size:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            self._rest += chunk
+        end = len(self._rest) if size < 0 else size
+        result, self._rest = self._rest[:end], self._rest[end:]
+        return result
