@@ -8,7 +8,7 @@ import re
 import secrets
 import tarfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from ipaddress import ip_network
@@ -27,7 +27,7 @@ from docker.utils import parse_repository_tag
 
 from . import _buildkit
 from ._context import packed
-from ._engine import BuildRequest, ContainerSpec, ContainerState, Found, Host, Image, Show
+from ._engine import BuildRequest, Change, ContainerSpec, ContainerState, Found, Host, Image, Show
 from ._errors import DockerLauncherError, EngineError, ImageError
 from ._interrupt import held_back
 
@@ -40,6 +40,9 @@ NO_PUSH = (
     "{error}\nSee that the registry is there and that you may push to it (`docker login "
     "{registry}`), or leave hydra.launcher.push out."
 )
+#: How the engine numbers the kinds of changes.
+CHANGES = ("changed", "added", "deleted")
+CHUNK = 64 * 1024  # bytes of an archive that are read at once
 #: Names of images that are built here; no registry has them.
 OWN_NAMES = ("hydra-docker/", f"{INDEX_NAME}/hydra-docker/")
 #: Docker's words for what the kernel calls a machine.
@@ -398,6 +401,27 @@ class DockerEngine:
             # 409: a removal is under way already.
             if not isinstance(error.__cause__, NotFound) and _status(error) != 409:
                 raise
+
+    # ---- what it has written ---------------------------------------------------------------------
+
+    def written(self, container: str) -> int | None:
+        with _engine_errors("tell the size of a container"):
+            found = self._api.containers(all=True, size=True, filters={"id": container})
+        size = found[0].get("SizeRw", 0) if found else None  # it leaves out a zero
+        return size if size is not None and size >= 0 else None
+
+    def changes(self, container: str) -> tuple[Change, ...]:
+        with _engine_errors("compare the container with its image"):
+            found = self._api.diff(container)
+        return tuple(Change(CHANGES[item["Kind"]], item["Path"]) for item in found or ())
+
+    def archive(self, container: str, path: str) -> Generator[bytes, None, None]:
+        with _engine_errors(f"read {path} in the container"):
+            chunks, _ = self._api.get_archive(container, path, chunk_size=CHUNK)
+            try:
+                yield from chunks
+            finally:
+                chunks.close()
 
 
 class _Chunks(io.RawIOBase):

@@ -28,6 +28,7 @@ from ._plan import Ground
 from ._provenance import Composition, Origin, Record
 from ._recording import SweepRecorder
 from ._running import RunnableJob
+from ._stray import Policy
 from ._task import Task
 from ._tracking import RunStatus, Tracker
 
@@ -203,6 +204,12 @@ class Execution:
                 paths=job.paths,
                 timeout=option.job.timeout,
                 retries=option.job.retries,
+                stray=Policy(
+                    option.job.stray,
+                    option.job.stray_limit,
+                    root=str(code.source.root),
+                    cloned=code.clone is not None,
+                ),
             )
             for job, option in zip(batch.jobs, options, strict=True)
         ]

@@ -24,6 +24,8 @@ KNOWN_HOSTS = SECRETS / "known_hosts"
 CREDENTIAL = SECRETS / "credential"
 
 LEDGER = "sweep.json"
+#: Folder in a job's output folder, for what is collected of its container.
+STRAY = "stray"
 #: Folder of the default tracking store, in the launch folder.
 STORE_FOLDER = "mlflow-store"
 #: MLflow's own default is ``sqlite:///mlflow.db``.

@@ -18,6 +18,7 @@ from . import (
     _private,
     _provenance,
     _results,
+    _stray,
 )
 from ._data_identity import DataIdentity
 from ._engine import ContainerSpec, ContainerState
@@ -25,7 +26,7 @@ from ._errors import TrackingError
 from ._job import Job
 from ._ledger import Ledger, write_json
 from ._options import LABEL_PREFIX
-from ._outcome import End, Outcome
+from ._outcome import End, Outcome, Stray
 from ._provenance import Record
 from ._relay import Relay, reachable_url
 from ._running import RunnableJob
@@ -53,6 +54,7 @@ class SweepRecorder:
         self._specs: dict[int, ContainerSpec] = {}
         self._attempts: dict[int, list[dict[str, object]]] = {}
         self._ends: list[End] = []
+        self._stray_told = False
         self._relays: dict[str, tuple[str, Relay | None]] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -198,11 +200,14 @@ class SweepRecorder:
         self._contents.pop(job.number, None)
         self._ends.append(outcome.end)
         self._tell(composed, outcome)
+        if outcome.stray is not None:
+            self._tell_stray(composed, outcome.stray)
         row = {
             "outcome": outcome.end.value,
             "cause": outcome.cause,
             "exit_code": outcome.exit_code,
             "ended": _now(),
+            **({"stray": outcome.stray.as_json()} if outcome.stray else {}),
         }
         self._ledger.update(job.number, **row)
         if container is not None:
@@ -229,6 +234,7 @@ class SweepRecorder:
             f"{LABEL_PREFIX}cause": outcome.cause,
             f"{LABEL_PREFIX}container": container,
             f"{LABEL_PREFIX}exit_code": outcome.exit_code,
+            f"{LABEL_PREFIX}stray": (outcome.stray.total or None) if outcome.stray else None,
         }
         end = JobRunEnd(
             status=outcome.end.run_status,
@@ -255,6 +261,14 @@ class SweepRecorder:
                 job.title,
                 outcome.not_json,
             )
+
+    def _tell_stray(self, job: Job, stray: Stray) -> None:
+        warning = _stray.report(job.title, stray, first=not self._stray_told)
+        if warning is not None:
+            self._stray_told = self._stray_told or stray.unread is None
+            log.warning("%s", warning)
+        if (collected := _stray.collected(job.title, stray)) is not None:
+            log.info("%s", collected)
 
     def _own_options(self, job: Job) -> dict[str, object]:
         options = _private.shown_options(job.written)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from . import _outcome
+from . import _outcome, _stray
 from ._capacity import Capacity
 from ._engine import ContainerSpec, ContainerState, Engine
 from ._errors import DockerLauncherError, EngineError
@@ -52,6 +52,7 @@ class RunnableJob:
     container: str | None = None
     #: When this attempt was first started, in seconds since the epoch; None: its time begins now.
     started_at: float | None = None
+    stray: _stray.Policy = _stray.IGNORE
 
 
 class Recorder(Protocol):
@@ -159,6 +160,14 @@ class _Running:
             self._give_up(str(error))
         except Exception as error:  # noqa: BLE001  (nothing of a job may be lost with its thread)
             self._give_up(f"{type(error).__name__}: {error}")
+        self.outcome = _stray.after(
+            self.outcome,
+            self.job.stray,
+            self._spec,
+            self.job.paths.output,
+            self._engine,
+            self._container,
+        )
         try:
             _record_end(self._recorder, self.job, self.outcome, self._container, state)
             self._remove_secrets()

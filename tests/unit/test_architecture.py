@@ -77,6 +77,10 @@ ORDER = (
     # run
     "_capacity",
     "_outcome",
+    "_unpacking",
+    "_collection",
+    "_stray_rules",
+    "_stray",
     "_running",
     "_job_files",
     "_job_record",
@@ -158,7 +162,15 @@ def test_one_module_imports(package):
 def test_plan_is_pure():
     """Planning and deciding read no clock, no environment, no engine, and start no process."""
     impure = {"os", "time", "datetime", "subprocess", "random", "secrets", "socket", "tempfile"}
-    for module in ("_plan", "_dry_run", "_capacity", "_units", "_private", "_provenance"):
+    for module in (
+        "_plan",
+        "_dry_run",
+        "_capacity",
+        "_units",
+        "_private",
+        "_provenance",
+        "_stray_rules",
+    ):
         assert imports(module)[1] & impure == set(), module
 
 

@@ -1,0 +1,135 @@
+"""Collection: stray files of a container are copied into the job's output folder."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from . import _paths, _unpacking
+from ._engine import Engine
+from ._errors import EngineError
+from ._outcome import MAX_STRAY, Stray, StrayFile
+from ._units import show_size
+from ._unpacking import RefusedError, Shelf
+
+FAILURES = 3  # requests that fail one after the other before no more is asked
+
+
+class Collection:
+    """Copies stray files of one container below ``output``."""
+
+    def __init__(self, engine: Engine, container: str, output: Path, limit: int) -> None:
+        self._engine = engine
+        self._container = container
+        self._output = output
+        self._limit = limit
+        self._taken: list[StrayFile] = []
+        self._total = 0
+        self._left: list[StrayFile] = []
+        self._left_total = 0
+        self._failures = 0
+
+    def take(self, tops: Mapping[str, list[str]]) -> Stray:
+        folder = self._output / _paths.STRAY
+        try:
+            shelf = Shelf(self._output, _paths.STRAY, self._limit)
+        except OSError as error:
+            for path in (path for below in tops.values() for path in below):
+                self._leave(path, None, f"{folder}: {error.strerror}")
+            return self._stray(None)
+        try:
+            for top, below in tops.items():
+                self._take_tree(shelf, top, below)
+        finally:
+            shelf.close()
+        if not self._total:
+            with suppress(OSError):  # not empty: of an earlier attempt
+                folder.rmdir()
+        return self._stray(folder if self._total else None)
+
+    def _stray(self, folder: Path | None) -> Stray:
+        return Stray(
+            total=self._total + self._left_total,
+            files=tuple([*self._taken, *self._left][:MAX_STRAY]),
+            folder=folder,
+            left=tuple(self._left),
+            left_total=self._left_total,
+        )
+
+    def _take_tree(self, shelf: Shelf, top: str, below: Sequence[str]) -> None:
+        """Take a folder at once where that goes, and one by one what is in it otherwise."""
+        again: Iterable[str] = below
+        if list(below) != [top]:
+            seen: set[str] = set()
+            links: list[str] = []
+            if self._take_archive(shelf, top, seen, links):
+                again = links
+            else:
+                again = [*links, *(path for path in below if path not in seen)]
+        for path in again:
+            self._take_one(shelf, path)
+
+    def _take_archive(self, shelf: Shelf, top: str, seen: set[str], links: list[str]) -> bool:
+        """Take all of a new folder; tell whether that went well to its end.
+
+        ``seen`` gets what is dealt with, ``links`` the further names of files with several ones.
+        """
+        try:
+            with _unpacking.opened(self._engine.archive(self._container, top)) as archive:
+                while (member := archive.next()) is not None:
+                    archive.members = []  # type: ignore[attr-defined]  # it would remember all
+                    path = _unpacking.place(top, member.name)
+                    if path is None:
+                        continue
+                    if member.isreg() and not shelf.has_room(member.size):
+                        return False  # it may be endless: it is not read over
+                    if member.islnk():
+                        links.append(path)
+                    elif member.isreg():
+                        self._put(shelf, path, archive, member)
+                    seen.add(path)
+        except (EngineError, tarfile.TarError):
+            return False
+        return True
+
+    def _take_one(self, shelf: Shelf, path: str) -> None:
+        if self._failures >= FAILURES:
+            self._leave(path, None, "the engine does not give it")
+            return
+        try:
+            with _unpacking.opened(self._engine.archive(self._container, path)) as archive:
+                member = archive.next()
+                self._failures = 0
+                if member is None or not member.isreg():
+                    return  # a folder that only had its time changed, a link, a device
+                if not shelf.has_room(member.size):
+                    self._leave(path, member.size, f"over stray_limit={show_size(self._limit)}")
+                else:
+                    self._put(shelf, path, archive, member)
+        except (EngineError, tarfile.TarError) as error:
+            self._failures += 1
+            self._leave(path, None, str(error).partition("\n")[0])
+
+    def _put(
+        self, shelf: Shelf, path: str, archive: tarfile.TarFile, member: tarfile.TarInfo
+    ) -> None:
+        content = archive.extractfile(member)
+        try:
+            if content is None:
+                raise RefusedError("it is no file")
+            shelf.put(path, member, content)
+        except RefusedError as error:
+            self._leave(path, member.size, str(error))
+        except OSError as error:
+            self._leave(path, member.size, error.strerror or str(error))
+        else:
+            self._total += 1
+            if len(self._taken) < MAX_STRAY:
+                self._taken.append(StrayFile(path, member.size))
+
+    def _leave(self, path: str, size: int | None, reason: str) -> None:
+        self._left_total += 1
+        if len(self._left) < MAX_STRAY:
+            self._left.append(StrayFile(path, size, reason))
