@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 
-from . import _paths, _unpacking
+from . import _unpacking
 from ._engine import Engine
 from ._errors import EngineError
 from ._outcome import MAX_STRAY, Stray, StrayFile
+from ._stray_rules import in_words_of_diff
 from ._units import show_size
 from ._unpacking import RefusedError, Shelf
 
@@ -18,60 +17,47 @@ FAILURES = 3  # requests that fail one after the other before no more is asked
 
 
 class Collection:
-    """Copies stray files of one container below ``output``."""
+    """Copies stray files of one container to a shelf."""
 
-    def __init__(self, engine: Engine, container: str, output: Path, limit: int) -> None:
+    def __init__(self, engine: Engine, container: str, shelf: Shelf) -> None:
         self._engine = engine
         self._container = container
-        self._output = output
-        self._limit = limit
+        self._shelf = shelf
         self._taken: list[StrayFile] = []
         self._total = 0
         self._left: list[StrayFile] = []
         self._left_total = 0
         self._failures = 0
 
-    def take(self, tops: Mapping[str, list[str]]) -> Stray:
-        folder = self._output / _paths.STRAY
-        try:
-            shelf = Shelf(self._output, _paths.STRAY, self._limit)
-        except OSError as error:
-            for path in (path for below in tops.values() for path in below):
-                self._leave(path, None, f"{folder}: {error.strerror}")
-            return self._stray(None)
-        try:
-            for top, below in tops.items():
-                self._take_tree(shelf, top, below)
-        finally:
-            shelf.close()
-        if not self._total:
-            with suppress(OSError):  # not empty: of an earlier attempt
-                folder.rmdir()
-        return self._stray(folder if self._total else None)
+    def take(self, tops: Mapping[str, Sequence[str]]) -> Stray:
+        """Copy what is in ``tops``: what to ask for, and which paths of it are meant."""
+        for top, below in tops.items():
+            self._take_tree(top, below)
+        return self._stray()
 
-    def _stray(self, folder: Path | None) -> Stray:
+    def _stray(self) -> Stray:
         return Stray(
             total=self._total + self._left_total,
             files=tuple([*self._taken, *self._left][:MAX_STRAY]),
-            folder=folder,
+            folder=self._shelf.folder if self._total else None,
             left=tuple(self._left),
             left_total=self._left_total,
         )
 
-    def _take_tree(self, shelf: Shelf, top: str, below: Sequence[str]) -> None:
+    def _take_tree(self, top: str, below: Sequence[str]) -> None:
         """Take a folder at once where that goes, and one by one what is in it otherwise."""
         again: Iterable[str] = below
         if list(below) != [top]:
             seen: set[str] = set()
             links: list[str] = []
-            if self._take_archive(shelf, top, seen, links):
+            if self._take_archive(top, seen, links):
                 again = links
             else:
                 again = [*links, *(path for path in below if path not in seen)]
         for path in again:
-            self._take_one(shelf, path)
+            self._take_one(path)
 
-    def _take_archive(self, shelf: Shelf, top: str, seen: set[str], links: list[str]) -> bool:
+    def _take_archive(self, top: str, seen: set[str], links: list[str]) -> bool:
         """Take all of a new folder; tell whether that went well to its end.
 
         ``seen`` gets what is dealt with, ``links`` the further names of files with several ones.
@@ -83,18 +69,18 @@ class Collection:
                     path = _unpacking.place(top, member.name)
                     if path is None:
                         continue
-                    if member.isreg() and not shelf.has_room(member.size):
+                    if member.isreg() and not self._shelf.has_room(member.size):
                         return False  # it may be endless: it is not read over
                     if member.islnk():
                         links.append(path)
                     elif member.isreg():
-                        self._put(shelf, path, archive, member)
-                    seen.add(path)
+                        self._put(path, archive, member)
+                    seen.add(in_words_of_diff(path))
         except (EngineError, tarfile.TarError):
             return False
         return True
 
-    def _take_one(self, shelf: Shelf, path: str) -> None:
+    def _take_one(self, path: str) -> None:
         if self._failures >= FAILURES:
             self._leave(path, None, "the engine does not give it")
             return
@@ -104,22 +90,21 @@ class Collection:
                 self._failures = 0
                 if member is None or not member.isreg():
                     return  # a folder that only had its time changed, a link, a device
-                if not shelf.has_room(member.size):
-                    self._leave(path, member.size, f"over stray_limit={show_size(self._limit)}")
+                if not self._shelf.has_room(member.size):
+                    limit = show_size(self._shelf.limit)
+                    self._leave(path, member.size, f"over stray_limit={limit}")
                 else:
-                    self._put(shelf, path, archive, member)
+                    self._put(path, archive, member)
         except (EngineError, tarfile.TarError) as error:
             self._failures += 1
             self._leave(path, None, str(error).partition("\n")[0])
 
-    def _put(
-        self, shelf: Shelf, path: str, archive: tarfile.TarFile, member: tarfile.TarInfo
-    ) -> None:
+    def _put(self, path: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         content = archive.extractfile(member)
         try:
             if content is None:
                 raise RefusedError("it is no file")
-            shelf.put(path, member, content)
+            self._shelf.put(path, member, content)
         except RefusedError as error:
             self._leave(path, member.size, str(error))
         except OSError as error:

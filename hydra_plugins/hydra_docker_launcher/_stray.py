@@ -6,17 +6,18 @@ Once a job has ended, the engine's diff is read; ``_stray_rules`` says what of i
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import _stray_rules, _unpacking
-from ._collection import Collection
+from . import _paths, _stray_rules, _unpacking
+from ._collection import FAILURES, Collection
 from ._engine import ContainerSpec, Engine
 from ._errors import EngineError
 from ._outcome import MAX_STRAY, End, Outcome, Stray, StrayFile
-from ._stray_rules import Rules
+from ._stray_rules import Rules, in_words_of_diff
 from ._units import show_size
+from ._unpacking import Shelf
 
 #: In ``.git`` of a clone, written by ``_cloning``: what is in the commit, each name ended by a NUL.
 CLONED_FILES = "hydra-docker-files"
@@ -96,8 +97,25 @@ def _look(
         return Stray()
     if policy.mode == "collect":
         tops = _stray_rules.tops(changes, counting, set(leaves) - set(counting))
-        return Collection(engine, container, output, policy.limit).take(tops)
+        return _collect(engine, container, tops, output, policy.limit)
     return _looked_at(engine, container, counting)
+
+
+def _collect(
+    engine: Engine, container: str, tops: Mapping[str, Sequence[str]], output: Path, limit: int
+) -> Stray:
+    try:
+        shelf = Shelf(output, _paths.STRAY, limit)
+    except OSError as error:
+        every = [path for below in tops.values() for path in below]
+        stray = _looked_at(engine, container, every)
+        reason = f"{output / _paths.STRAY}: {error.strerror}"
+        left = tuple(replace(file, reason=reason) for file in stray.files)
+        return replace(stray, left=left, left_total=stray.total)
+    try:
+        return Collection(engine, container, shelf).take(tops)
+    finally:
+        shelf.close()
 
 
 def _cloned_files(engine: Engine, container: str, root: str | None) -> frozenset[str] | None:
@@ -112,11 +130,7 @@ def _cloned_files(engine: Engine, container: str, root: str | None) -> frozenset
             names = file.read() if file is not None else b""
     except (EngineError, tarfile.TarError):
         return None
-    # The engine has a U+FFFD for each byte that is no UTF-8.
-    text = "".join(
-        "\ufffd" if "\udc80" <= character <= "\udcff" else character
-        for character in names.decode("utf-8", "surrogateescape")
-    )
+    text = in_words_of_diff(names.decode("utf-8", "surrogateescape"))
     return frozenset(text.split("\0"))
 
 
@@ -124,14 +138,16 @@ def _looked_at(engine: Engine, container: str, paths: Sequence[str]) -> Stray:
     """Return what of ``paths`` are files, as far as that is quickly told; the others count."""
     files: list[StrayFile] = []
     others: set[str] = set()
+    failures = 0
     for path in paths[:LOOKED_AT]:
-        if len(files) == SHOWN:
+        if len(files) == SHOWN or failures == FAILURES:
             break
         try:
             with _unpacking.opened(engine.archive(container, path)) as archive:
                 member = archive.next()
         except (EngineError, tarfile.TarError):
-            break
+            failures += 1
+            continue
         if member is not None and member.isreg():
             files.append(StrayFile(path, member.size))
         else:

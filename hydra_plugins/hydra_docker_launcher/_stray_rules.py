@@ -14,6 +14,7 @@ them counts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -100,6 +101,11 @@ class Rules:
 
 def _is_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder.rstrip('/')}/")
+
+
+def in_words_of_diff(path: str) -> str:
+    """Return a path as the diff has it: with a U+FFFD for each byte that is no UTF-8."""
+    return re.sub("[\udc80-\udcff]", "\ufffd", path)
 
 
 def leaves(changes: Iterable[Change]) -> list[str]:

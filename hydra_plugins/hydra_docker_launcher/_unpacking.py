@@ -74,10 +74,12 @@ class Shelf:
     """The folder ``name`` in ``output``, which gets up to ``limit`` bytes of files.
 
     Files and folders belong to whom ``output`` belongs. Raises ``OSError`` where the folder is no
-    folder (a link, a file) or cannot be made. To be closed.
+    folder (a link, a file) or cannot be made. To be closed, which removes it where it is empty.
     """
 
     def __init__(self, output: Path, name: str, limit: int) -> None:
+        self.folder = output / name
+        self.limit = limit
         self._room = limit
         parent = os.open(output, _FOLDER)
         try:
@@ -89,6 +91,8 @@ class Shelf:
 
     def close(self) -> None:
         os.close(self._top)
+        with suppress(OSError):  # there is something in it
+            self.folder.rmdir()
 
     def has_room(self, size: int) -> bool:
         return max(size, BLOCK) <= self._room

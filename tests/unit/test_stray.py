@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fakes import GIB, FakeEngine, Play
 
-from hydra_plugins.hydra_docker_launcher import _stray
+from hydra_plugins.hydra_docker_launcher import _cloning, _stray
 from hydra_plugins.hydra_docker_launcher._engine import (
     Boundary,
     Change,
@@ -173,11 +173,13 @@ class Bench:
     output: Path
     engine: FakeEngine = field(default_factory=FakeEngine)
 
-    def after(self, mode: str, outcome: Outcome = COMPLETED, limit: int = GIB, **play) -> Outcome:
+    def after(
+        self, mode: str, outcome: Outcome = COMPLETED, limit: int = GIB, cloned=False, **play
+    ) -> Outcome:
         self.engine.plays = {0: Play(**play)}
         self.container = self.engine.create(a_spec(self.output))
         self.engine.calls.clear()
-        policy = Policy(mode, limit, root=WORK)
+        policy = Policy(mode, limit, WORK, cloned)
         return _stray.after(
             outcome, policy, a_spec(self.output), self.output, self.engine, self.container
         )
@@ -229,6 +231,22 @@ def test_nothing_that_counts(bench):
     """Where nothing counts, nothing is asked for."""
     assert bench.after("warn", left={"/tmp/x": b"x"}) == COMPLETED
     assert bench.archives() == []
+
+
+def test_clone_of_a_job(bench):
+    """What the clone has brought is read where the container has written it down."""
+    assert _stray.CLONED_FILES == _cloning.FILES
+    names = "a.py\0caf\xe9\0".encode("latin-1")
+    left = {
+        f"{WORK}/a.py": b"x",
+        f"{WORK}/caf\ufffd": b"x",
+        f"{WORK}/model.pt": b"x",
+        f"{WORK}/.git/{_cloning.FILES}": names,
+    }
+    stray = bench.after("warn", left=left, cloned=True).stray
+    assert stray == Stray(1, (StrayFile(f"{WORK}/model.pt", 1),))
+    del left[f"{WORK}/.git/{_cloning.FILES}"]
+    assert bench.after("warn", left=left, cloned=True) == COMPLETED
 
 
 def test_ignore(bench):
