@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from . import _unpacking
 from ._engine import Engine
@@ -46,39 +47,33 @@ class Collection:
 
     def _take_tree(self, top: str, below: Sequence[str]) -> None:
         """Take a folder at once where that goes, and one by one what is in it otherwise."""
-        again: Iterable[str] = below
-        if list(below) != [top]:
-            seen: set[str] = set()
-            links: list[str] = []
-            if self._take_archive(top, seen, links):
-                again = links
-            else:
-                again = [*links, *(path for path in below if path not in seen)]
-        for path in again:
+        missing = dict.fromkeys(below)
+        if list(missing) != [top]:
+            self._take_archive(top, missing)
+        for path in missing:
             self._take_one(path)
 
-    def _take_archive(self, top: str, seen: set[str], links: list[str]) -> bool:
-        """Take all of a new folder; tell whether that went well to its end.
+    def _take_archive(self, top: str, missing: dict[str, None]) -> None:
+        """Take what of ``missing`` is in a folder, and take it out of there.
 
-        ``seen`` gets what is dealt with, ``links`` the further names of files with several ones.
+        What is left in there is to be asked for by itself: further names of one file, what comes
+        behind a file that is too large. The folder may have more, which is not meant.
         """
-        try:
-            with _unpacking.opened(self._engine.archive(self._container, top)) as archive:
-                while (member := archive.next()) is not None:
-                    archive.members = []  # type: ignore[attr-defined]  # it would remember all
-                    path = _unpacking.place(top, member.name)
-                    if path is None:
-                        continue
-                    if member.isreg() and not self._shelf.has_room(member.size):
-                        return False  # it may be endless: it is not read over
-                    if member.islnk():
-                        links.append(path)
-                    elif member.isreg():
-                        self._put(path, archive, member)
-                    seen.add(in_words_of_diff(path))
-        except (EngineError, tarfile.TarError):
-            return False
-        return True
+        with (
+            suppress(EngineError, tarfile.TarError),
+            _unpacking.opened(self._engine.archive(self._container, top)) as archive,
+        ):
+            while (member := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # it would remember all
+                path = _unpacking.place(top, member.name)
+                known_as = in_words_of_diff(path or "")
+                if path is None or known_as not in missing or member.islnk():
+                    continue
+                if member.isreg() and not self._shelf.has_room(member.size):
+                    return  # it may be endless: it is not read over
+                if member.isreg():
+                    self._put(path, archive, member)
+                del missing[known_as]
 
     def _take_one(self, path: str) -> None:
         if self._failures >= FAILURES:

@@ -499,6 +499,7 @@ def test_hostile_archive(bench, tmp_path):
         ("new/../../../../escaped", file, b"x", 0o644),
         ("/escaped", file, b"x", 0o644),
         ("other/escaped", file, b"x", 0o644),
+        ("new/not-in-the-diff", file, b"x", 0o644),
         ("new//escaped", file, b"x", 0o644),
         ("new/link", tarfile.SYMTYPE, b"", 0o777),
         ("new/device", tarfile.CHRTYPE, b"", 0o666),
