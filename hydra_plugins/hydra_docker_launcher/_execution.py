@@ -28,7 +28,7 @@ from ._plan import Ground
 from ._provenance import Composition, Origin, Record
 from ._recording import SweepRecorder
 from ._running import RunnableJob
-from ._stray import Policy
+from ._stray_rules import Policy
 from ._task import Task
 from ._tracking import RunStatus, Tracker
 

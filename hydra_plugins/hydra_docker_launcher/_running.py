@@ -20,6 +20,7 @@ from ._errors import DockerLauncherError, EngineError
 from ._options import NO_RETRIES, Retries
 from ._outcome import End, Outcome
 from ._paths import JobPaths
+from ._stray_rules import IGNORE, Policy
 from ._units import show_size
 
 log = logging.getLogger("hydra_docker_launcher")
@@ -52,7 +53,7 @@ class RunnableJob:
     container: str | None = None
     #: When this attempt was first started, in seconds since the epoch; None: its time begins now.
     started_at: float | None = None
-    stray: _stray.Policy = _stray.IGNORE
+    stray: Policy = IGNORE
 
 
 class Recorder(Protocol):

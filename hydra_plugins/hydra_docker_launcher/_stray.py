@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from . import _paths, _stray_rules, _unpacking
@@ -15,7 +15,7 @@ from ._collection import FAILURES, Collection
 from ._engine import ContainerSpec, Engine
 from ._errors import EngineError
 from ._outcome import MAX_STRAY, End, Outcome, Stray, StrayFile
-from ._stray_rules import Rules, in_words_of_diff
+from ._stray_rules import Policy, Rules, in_words_of_diff
 from ._units import show_size
 from ._unpacking import Shelf
 
@@ -34,23 +34,6 @@ ADVICE = (
 )
 #: Ends of jobs whose container never ran, or is no longer there.
 _NOTHING_LEFT = (End.NOT_STARTED, End.LOST)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What to do about stray files: ``mode`` is warn, collect, ignore or error.
-
-    ``limit``: bytes that are collected of one job. ``root`` is the repository's path in the
-    container; ``cloned``: the container has cloned it.
-    """
-
-    mode: str = "ignore"
-    limit: int = 1024**3
-    root: str | None = None
-    cloned: bool = False
-
-
-IGNORE = Policy()
 
 
 def after(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from . import _paths
@@ -42,6 +43,23 @@ CACHES = frozenset(
         "site-packages",
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What to do about stray files: ``mode`` is warn, collect, ignore or error.
+
+    ``limit``: bytes that are collected of one job. ``root`` is the repository's path in the
+    container; ``cloned``: the container has cloned it.
+    """
+
+    mode: str = "ignore"
+    limit: int = 1024**3
+    root: str | None = None
+    cloned: bool = False
+
+
+IGNORE = Policy()
 
 
 class Rules:

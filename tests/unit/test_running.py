@@ -20,7 +20,7 @@ from hydra_plugins.hydra_docker_launcher._option_values import NO_GPUS, Gpus, Re
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
 from hydra_plugins.hydra_docker_launcher._paths import JobPaths
 from hydra_plugins.hydra_docker_launcher._running import RunnableJob, run_jobs
-from hydra_plugins.hydra_docker_launcher._stray import Policy
+from hydra_plugins.hydra_docker_launcher._stray_rules import Policy
 
 COMPLETED = Outcome(End.COMPLETED, "completed", 0)
 WAITS = Play(waits=True)

@@ -21,8 +21,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     Mount,
 )
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome, Stray, StrayFile
-from hydra_plugins.hydra_docker_launcher._stray import Policy
-from hydra_plugins.hydra_docker_launcher._stray_rules import Rules, leaves, tops
+from hydra_plugins.hydra_docker_launcher._stray_rules import Policy, Rules, leaves, tops
 
 COMPLETED = Outcome(End.COMPLETED, "completed", 0, value=0.5)
 WORK = "/srv/project"
