@@ -263,9 +263,10 @@ class SweepRecorder:
             )
 
     def _tell_stray(self, job: Job, stray: Stray) -> None:
-        warning = _stray.report(job.title, stray, first=not self._stray_told)
+        with self._lock:
+            warning = _stray.report(job.title, stray, first=not self._stray_told)
+            self._stray_told |= warning is not None and _stray.ADVICE in warning
         if warning is not None:
-            self._stray_told = self._stray_told or stray.unread is None
             log.warning("%s", warning)
         if (collected := _stray.collected(job.title, stray)) is not None:
             log.info("%s", collected)
