@@ -83,10 +83,12 @@ class Clone:
 
     def note_files(self):
         """Write down what has come; the host tells by that what the job has written itself."""
-        names = self.git("ls-files", "-z", "--recurse-submodules")
+        listed = self.run("ls-files", "-z", "--recurse-submodules")
+        if listed.returncode != 0:
+            return  # without the names, the job runs all the same
         path = os.path.join(self.root, ".git", FILES)
         with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(names)
+            file.write(listed.stdout)
 
     def remove_rest(self):
         """Remove what an attempt before this one has left; tell whether there was any."""
