@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from omegaconf import OmegaConf
@@ -14,6 +16,7 @@ from omegaconf import OmegaConf
 from hydra_plugins.hydra_docker_launcher._compose import ComposedJob
 from hydra_plugins.hydra_docker_launcher._engine import (
     BuildRequest,
+    Change,
     ContainerSpec,
     ContainerState,
     Found,
@@ -69,6 +72,11 @@ class Play:
     start_gate: threading.Event | None = None
     #: Written when it ends.
     last_lines: tuple[str, ...] = ()
+    #: What it leaves in its own file system, by absolute path: a file's bytes, a link's target,
+    #: None for a new folder. Folders above that are not in here have only changed.
+    left: Mapping[str, bytes | str | None] = field(default_factory=dict)
+    #: The engine cannot say what it has left.
+    diff_error: str | None = None
 
 
 class FakeContainer:
@@ -340,6 +348,40 @@ class FakeEngine:
         attempt = int(dict(spec.labels)["hydra.docker.attempt"])
         return plays[min(attempt, len(plays)) - 1]
 
+    def written(self, container: str) -> int | None:
+        left = self.made[container].play.left.values()
+        return sum(len(content) for content in left if content)
+
+    def changes(self, container: str) -> tuple[Change, ...]:
+        play = self.made[container].play
+        self._note("changes", _number(self.made[container].spec))
+        if play.diff_error is not None:
+            raise EngineError(play.diff_error)
+        above = {str(parent) for path in play.left for parent in PurePosixPath(path).parents[:-1]}
+        return tuple(
+            Change("added" if path in play.left else "changed", path)
+            for path in sorted(above | set(play.left))
+        )
+
+    def archive(self, container: str, path: str) -> Generator[bytes, None, None]:
+        left = self.made[container].play.left
+        self._note("archive", path)
+        below = [name for name in left if name == path or name.startswith(f"{path}/")]
+        if not below:
+            raise EngineError(f"no such path: {path}")
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode="w") as archive:
+            if path not in below:
+                archive.addfile(_entry(PurePosixPath(path).name, None))
+            for name in sorted(below):
+                relative = str(PurePosixPath(name).relative_to(PurePosixPath(path).parent))
+                content = left[name]
+                data = content if isinstance(content, bytes) else b""
+                archive.addfile(_entry(relative, content), io.BytesIO(data))
+        whole = made.getvalue()
+        for start in range(0, len(whole), 1000):
+            yield whole[start : start + 1000]
+
     def _note(self, *call: Any) -> None:
         with self._changed:
             self.calls.append(call)
@@ -363,6 +405,18 @@ def _later(lines: tuple[str, ...], first: int, since: str | None) -> Iterator[by
         stamp = f"2026-11-22T10:00:{number:02d}.000000000Z"
         if since is None or stamp > since:
             yield f"{stamp} {line}".encode()
+
+
+def _entry(name: str, content: bytes | str | None) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.mode = 0o644
+    if content is None:
+        entry.type = tarfile.DIRTYPE
+    elif isinstance(content, str):
+        entry.type, entry.linkname = tarfile.SYMTYPE, content
+    else:
+        entry.size = len(content)
+    return entry
 
 
 def _number(spec: ContainerSpec) -> int:

@@ -13,6 +13,8 @@ import subprocess
 
 FOLDER = "/hydra"
 FINISHED = "hydra-docker-cloned"
+#: In the clone's .git as well: the names of the files that it has brought.
+FILES = "hydra-docker-files"
 LAST_LINES = 8
 #: What would lead git elsewhere, or let it leave out the contents of files.
 MISLEADING = (
@@ -77,6 +79,16 @@ class Clone:
             if again:
                 self.remove_folders(paths)
             self.update_submodules(paths)
+        self.note_files()
+
+    def note_files(self):
+        """Write down what has come; the host tells by that what the job has written itself."""
+        listed = self.run("ls-files", "-z", "--recurse-submodules")
+        if listed.returncode != 0:
+            return  # without the names, the job runs all the same
+        path = os.path.join(self.root, ".git", FILES)
+        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.write(listed.stdout)
 
     def remove_rest(self):
         """Remove what an attempt before this one has left; tell whether there was any."""

@@ -8,7 +8,7 @@ import secrets
 import struct
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import docker
 import requests
+from docker.auth import INDEX_NAME
 from docker.context import ContextAPI
 from docker.errors import (
     APIError,
@@ -32,7 +33,7 @@ from urllib3.exceptions import HTTPError
 from . import _buildkit, _refusal
 from . import _docker_values as values
 from ._context import packed
-from ._engine import BuildRequest, ContainerSpec, ContainerState, Found, Host, Image, Show
+from ._engine import BuildRequest, Change, ContainerSpec, ContainerState, Found, Host, Image, Show
 from ._errors import EngineError, ImageError
 from ._interrupt import held_back
 from ._patience import Patience
@@ -58,6 +59,7 @@ LOST = (
     struct.error,
     tarfile.ReadError,
 )
+CHUNK = 64 * 1024  # bytes of an archive that are read at once
 NAMES = 8  # how many are tried for one container
 
 
@@ -127,7 +129,7 @@ class DockerEngine:
             if isinstance(error.__cause__, ImageNotFound):
                 return None
             raise
-        return values.image(found, reference, parse_repository_tag(reference)[0])
+        return values.image(found, reference, parse_repository_tag(reference)[0], INDEX_NAME)
 
     def _inspect_image(self, reference: str) -> dict[str, Any]:
         look = partial(self._api.inspect_image, reference)
@@ -505,6 +507,31 @@ class DockerEngine:
             # 409: a removal is under way already.
             if not isinstance(error.__cause__, NotFound) and _status(error) != HTTPStatus.CONFLICT:
                 raise
+
+    # ---- what it has written ---------------------------------------------------------------------
+
+    def written(self, container: str) -> int | None:
+        found = self._ask(
+            "tell the size of a container",
+            self._api.containers,
+            all=True,
+            size=True,
+            filters={"id": container},
+        )
+        size = found[0].get("SizeRw", 0) if found else None  # it leaves out a zero
+        return size if size is not None and size >= 0 else None
+
+    def changes(self, container: str) -> tuple[Change, ...]:
+        found = self._ask("compare the container with its image", self._api.diff, container)
+        return tuple(values.change(item) for item in found or ())
+
+    def archive(self, container: str, path: str) -> Generator[bytes, None, None]:
+        with _engine_errors(f"read {path} in the container"):
+            chunks, _ = self._api.get_archive(container, path, chunk_size=CHUNK)
+            try:
+                yield from chunks
+            finally:
+                chunks.close()
 
 
 def _connect() -> docker.DockerClient:

@@ -10,17 +10,18 @@ from ipaddress import ip_network
 from typing import Any
 
 from . import _refusal
-from ._engine import ContainerSpec, ContainerState, Found, Host, Image
+from ._engine import Change, ContainerSpec, ContainerState, Found, Host, Image
 from ._errors import ImageError
 from ._options import LABEL_PREFIX
 
-REGISTRY = "docker.io"  # where a name without a registry is looked up
 #: Names of images that are built here; no registry has them.
-OWN_NAMES = ("hydra-docker/", f"{REGISTRY}/hydra-docker/")
+OWN_NAMES = "hydra-docker/"
 #: What a container is made from: a request that is made again knows by it what it made before.
 REQUEST_LABEL = f"{LABEL_PREFIX}request"
 #: Labels that only the containers of one and the same attempt of a job share.
 ATTEMPT_LABELS = tuple(f"{LABEL_PREFIX}{name}" for name in ("sweep", "job", "attempt"))
+#: How the engine numbers the kinds of changes.
+CHANGES = ("changed", "added", "deleted")
 #: Docker's words for what the kernel calls a machine.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
@@ -119,15 +120,18 @@ def gateway(network: Mapping[str, Any]) -> str | None:
     return next(named, None) or next(first, None)
 
 
-def image(found: Mapping[str, Any], reference: str, name: str) -> Image:
-    """Return an image that was looked up by ``reference``; ``name`` is that without a tag."""
+def image(found: Mapping[str, Any], reference: str, name: str, registry: str) -> Image:
+    """Return an image that was looked up by ``reference``; ``name`` is that without a tag.
+
+    ``registry`` is where a name without a registry is looked up.
+    """
     digests = [
         digest
         for digest in found.get("RepoDigests") or []
         # Where containerd stores the images, one has a digest without any registry.
-        if not digest.startswith(OWN_NAMES)
+        if not digest.removeprefix(f"{registry}/").startswith(OWN_NAMES)
     ]
-    name = name.removeprefix(f"{REGISTRY}/").removeprefix("library/")
+    name = name.removeprefix(f"{registry}/").removeprefix("library/")
     own = next((digest for digest in digests if digest.split("@")[0] == name), None)
     return Image(
         id=found["Id"],
@@ -149,6 +153,10 @@ def container(entry: Mapping[str, Any]) -> Found:
         created=float(entry["Created"]),
         image=entry["ImageID"],
     )
+
+
+def change(item: Mapping[str, Any]) -> Change:
+    return Change(CHANGES[item["Kind"]], item["Path"])
 
 
 def is_running(state: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -166,6 +166,17 @@ class Found:
     image: str
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A path of a container that is not as in its image. ``path`` is absolute.
+
+    ``kind`` is added, changed or deleted. Whether it is a file or a folder is not known.
+    """
+
+    kind: str
+    path: str
+
+
 class Engine(Protocol):
     """One container engine. All methods may be called from several threads at once.
 
@@ -248,3 +259,22 @@ class Engine(Protocol):
 
     def remove(self, container: str) -> None:
         """Remove a container, running or not; one that is gone is no error."""
+
+    def written(self, container: str) -> int | None:
+        """Return how many bytes of files a container has written in its own file system.
+
+        That is quickly told, unlike ``changes``. None: the engine does not say.
+        """
+
+    def changes(self, container: str) -> tuple[Change, ...]:
+        """Return what in a container's own file system is not as in its image.
+
+        What is in its mounts is not in there; the places where they are mounted may be. The engine
+        may look at every file of the image for that.
+        """
+
+    def archive(self, container: str, path: str) -> Generator[bytes, None, None]:
+        """Yield a tar archive of a file, or of a folder and all below it; links are not followed.
+
+        Its names begin with the last part of ``path``. To close the generator ends the transfer.
+        """

@@ -46,6 +46,7 @@ from ._recording import SweepRecorder
 from ._relay import Relay
 from ._running import RunnableJob
 from ._saved import SavedJob
+from ._stray_rules import Policy
 from ._sweep_folder import SweepFolder
 from ._task import Task
 from ._tracking import RunStatus, Tracker
@@ -351,6 +352,12 @@ class Execution:
                 paths=job.paths,
                 timeout=option.job.timeout,
                 retries=option.job.retries,
+                stray=Policy(
+                    option.job.stray,
+                    option.job.stray_limit,
+                    root=str(code.source.root),
+                    cloned=code.clone is not None,
+                ),
             )
             for job, option in zip(batch.jobs, options, strict=True)
         ]

@@ -126,6 +126,8 @@ class JobOptions:
     stop_grace_period: float
     restart: Restart
     retries: Retries = NO_RETRIES
+    stray: str = "warn"
+    stray_limit: int = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +282,8 @@ def _job_options(read: Reader, environ: Mapping[str, str], folder: Path) -> JobO
         stop_grace_period=read.parsed("stop_grace_period", duration),
         restart=read.parsed("restart", values.restart),
         retries=_retries(Reader(read.mapping("retries"), "retries.")),
+        stray=read.choice("stray", ("warn", "collect", "ignore", "error")),
+        stray_limit=read.parsed("stray_limit", size),
     )
 
 

@@ -15,6 +15,7 @@ from ._engine import ContainerState
 from ._tracking import RunStatus
 
 MAX_RESULT = 8 * 1024 * 1024  # bytes
+MAX_STRAY = 100  # stray files of which the paths are written down
 MAX_TEXT = 10_000  # characters of a message in a cause
 
 
@@ -38,6 +39,46 @@ class End(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class StrayFile:
+    """A file of a container, its path there. ``size`` in bytes; ``reason``: why it was left there.
+
+    None: it was not looked at; it was not to be collected.
+    """
+
+    path: str
+    size: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """The files that a job has left in its container and in no mount: how many, the first of them.
+
+    ``folder`` has what was collected, ``left`` are the first of those that were to be collected
+    and are not. ``unread``: why nothing is known. ``forbidden``: that is why the job has failed.
+    """
+
+    total: int = 0
+    files: tuple[StrayFile, ...] = ()
+    folder: Path | None = None
+    left: tuple[StrayFile, ...] = ()
+    left_total: int = 0
+    unread: str | None = None
+    forbidden: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as ``sweep.json`` has it."""
+        left = {file.path: file.reason for file in self.left}
+        return {
+            "total": self.total,
+            "paths": [file.path for file in self.files],
+            **({"collected": str(self.folder)} if self.folder else {}),
+            **({"left": left, "left_total": self.left_total} if left else {}),
+            **({"unread": self.unread} if self.unread else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a job has ended. ``cause`` says it in a sentence.
 
@@ -52,6 +93,7 @@ class Outcome:
     not_json: str | None = None
     error: dict[str, Any] | None = None
     warning: str | None = None
+    stray: Stray | None = None
 
 
 def read_result(path: Path) -> dict[str, Any] | None:

@@ -26,6 +26,8 @@ CREDENTIAL = SECRETS / "credential"
 LEDGER = "sweep.json"
 #: Folder of the launcher's own files, in the folder of a job, and of a sweep that is not over.
 PRIVATE = ".docker"
+#: Folder in a job's output folder, for what is collected of its container.
+STRAY = "stray"
 #: Folder of the default tracking store, in the launch folder.
 STORE_FOLDER = "mlflow-store"
 #: MLflow's own default is ``sqlite:///mlflow.db``.

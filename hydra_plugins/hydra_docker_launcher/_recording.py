@@ -11,11 +11,11 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from . import _attempt, _job_files, _plan, _results, _take_up
+from . import _attempt, _job_files, _plan, _results, _stray, _take_up
 from ._engine import ContainerSpec, ContainerState
 from ._job import Job
 from ._ledger import Ledger, write_json
-from ._outcome import End, Outcome
+from ._outcome import End, Outcome, Stray
 from ._relay import Relay, reachable_url
 from ._running import RunnableJob
 from ._runs import Runs
@@ -55,6 +55,7 @@ class SweepRecorder:
         self._specs: dict[int, ContainerSpec] = {}
         self._unsent: set[int] = set()
         self._ends: list[End] = []
+        self._stray_told = False
         self._addresses: dict[str, str] = {}
         self._relays: list[Relay] = []
         self._lock = threading.Lock()
@@ -246,6 +247,8 @@ class SweepRecorder:
         spec = self._specs.get(job.number, job.spec)
         self._ends.append(outcome.end)
         self._tell(saved.job, outcome)
+        if outcome.stray is not None:
+            self._tell_stray(saved.job, outcome.stray)
         row = _end(outcome)
         self._ledger.update(job.number, **({"container": container} if container else {}), **row)
         if container is not None:
@@ -311,6 +314,15 @@ class SweepRecorder:
                 outcome.not_json,
             )
 
+    def _tell_stray(self, job: Job, stray: Stray) -> None:
+        with self._lock:
+            warning = _stray.report(job.title, stray, first=not self._stray_told)
+            self._stray_told |= warning is not None and _stray.ADVICE in warning
+        if warning is not None:
+            log.warning("%s", warning)
+        if (collected := _stray.collected(job.title, stray)) is not None:
+            log.info("%s", collected)
+
     # ---- the way to a server on this machine -----------------------------------------------------
 
     def _reachable(self, url: str, network_mode: str) -> str:
@@ -361,6 +373,7 @@ def _end(outcome: Outcome) -> dict[str, Any]:
         "cause": outcome.cause,
         "exit_code": outcome.exit_code,
         "ended": _now(),
+        **({"stray": outcome.stray.as_json()} if outcome.stray else {}),
     }
 
 

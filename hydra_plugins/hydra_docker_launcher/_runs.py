@@ -219,6 +219,7 @@ def _job_run_end(job: SavedJob, row: Mapping[str, Any], outcome: Outcome) -> Job
         f"{LABEL_PREFIX}cause": outcome.cause,
         f"{LABEL_PREFIX}container": row.get("container"),
         f"{LABEL_PREFIX}exit_code": outcome.exit_code,
+        f"{LABEL_PREFIX}stray": (row.get("stray") or {}).get("total") or None,
     }
     paths = job.job.paths
     return JobRunEnd(

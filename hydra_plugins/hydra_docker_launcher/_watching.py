@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from . import _attempt, _outcome
+from . import _attempt, _outcome, _stray
 from ._attempt import RunnableJob
 from ._container_log import ContainerLog
 from ._engine import ContainerSpec, ContainerState, Engine
@@ -345,6 +345,14 @@ class Watch:
         may_repeat = self._may_repeat and self._stopped_by is None
         following = _attempt.following(self.job, self.outcome) if may_repeat else None
         if following is None:
+            self.outcome = _stray.after(
+                self.outcome,
+                self.job.stray,
+                self._spec,
+                self.job.paths.output,
+                self._engine,
+                self._container,
+            )
             record_end(self._recorder, self.job, self.outcome, self._container, state)
             self._remove_secrets()
             self._clean_up()

@@ -276,6 +276,14 @@ class DockerLauncherConf:
     # Containers that stay after their job: none, failed (but not those that were stopped), all.
     keep: str = "failed"
 
+    # Files that a job wrote in its container and in no mount, which go with the container. warn:
+    # name them. collect: copy them to the output folder, below stray/. error: the job has not
+    # completed. ignore: do not look. Caches and /tmp do not count.
+    stray: str = "warn"
+
+    # For stray=collect: the most that is copied of one job. Files that would be beyond are left.
+    stray_limit: str = "1g"
+
     mlflow: MlflowConf = field(default_factory=MlflowConf)
 
 

@@ -18,6 +18,7 @@ from registry import running_registry
 from sweep_command import MakeRepository, Repository, command_environment
 
 BASE = os.environ.get("HYDRA_DOCKER_TEST_BASE") or "hydra-docker-launcher-base:bookworm"
+APT = "apt-get update -qq && apt-get install -y -qq --no-install-recommends"
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 
 
@@ -54,6 +55,13 @@ def base_image(api: docker.APIClient) -> str:
 def hydra_image(api: docker.APIClient, base_image: str) -> str:
     """An image with Python and the host's version of hydra-core, and nothing else."""
     return build_hydra_image(api, base_image, HYDRA)
+
+
+@pytest.fixture(scope="session")
+def git_image(api: docker.APIClient, hydra_image: str) -> str:
+    """An image with git, git-lfs and an ssh client as well."""
+    dockerfile = f"FROM {hydra_image}\nRUN {APT} git git-lfs openssh-client\n"
+    return build_image(api, f"{hydra_image}-git", {"Dockerfile": dockerfile.encode()})
 
 
 @pytest.fixture(scope="session")

@@ -13,21 +13,12 @@ from typing import Any
 import docker
 import pytest
 import remotes
-from images import build_image
 from remotes import TOKEN, SshServer
 from sweep_command import Finished, MakeRepository, Repository
 
-APT = "apt-get update -qq && apt-get install -y -qq --no-install-recommends"
 CLONE = "hydra.launcher.delivery=clone"
 IMAGE = "hydra.launcher.delivery=image"
 LARGE = "what is in the file\n"
-
-
-@pytest.fixture(scope="session")
-def git_image(api: docker.APIClient, hydra_image: str) -> str:
-    """An image with git, git-lfs and an ssh client as well."""
-    dockerfile = f"FROM {hydra_image}\nRUN {APT} git git-lfs openssh-client\n"
-    return build_image(api, f"{hydra_image}-git", {"Dockerfile": dockerfile.encode()})
 
 
 @pytest.fixture

@@ -78,6 +78,10 @@ ORDER = (
     # run
     "_capacity",
     "_outcome",
+    "_unpacking",
+    "_stray_rules",
+    "_collection",
+    "_stray",
     "_attempt",
     "_recorder",
     "_container_log",
@@ -177,7 +181,15 @@ def test_one_module_imports(package):
 def test_plan_is_pure():
     """Planning and deciding read no clock, no environment, no engine, and start no process."""
     impure = {"os", "time", "datetime", "subprocess", "random", "secrets", "socket", "tempfile"}
-    for module in ("_plan", "_dry_run", "_capacity", "_units", "_private", "_provenance"):
+    for module in (
+        "_plan",
+        "_dry_run",
+        "_capacity",
+        "_units",
+        "_private",
+        "_provenance",
+        "_stray_rules",
+    ):
         assert imports(module)[1] & impure == set(), module
 
 

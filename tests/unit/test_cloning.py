@@ -85,6 +85,20 @@ def test_commit_alone(bench, capfd):
     assert capfd.readouterr().out == line
 
 
+def test_names_of_what_came(bench):
+    """They are written down, by which the host tells what the job has written."""
+    library = bench.work.with_name("library")
+    library.mkdir()
+    bench.git(library, "init", "--quiet")
+    (library / "a b").write_text("1")
+    bench.git(library, "add", "--all")
+    bench.git(library, "commit", "--quiet", "--message=a library")
+    bench.git(bench.work, "submodule", "--quiet", "add", str(library), "lib")
+    bench.clone(bench.commit(café="1"))
+    names = (bench.root / ".git/hydra-docker-files").read_text()
+    assert names.split("\0") == [".gitmodules", "caf\u00e9", "lib/a b", ""]
+
+
 def test_place_that_is_not_empty(bench):
     """The output folder and empty folders of the commit are there before."""
     (bench.work / "sub").mkdir()

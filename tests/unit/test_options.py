@@ -104,6 +104,8 @@ EVERY: dict[str, Any] = {
     "fail_fast": True,
     "dry_run": True,
     "keep": "all",
+    "stray": "collect",
+    "stray_limit": "2g",
     "mlflow": {
         "enabled": False,
         "tracking_uri": "http://tracking:5000",
@@ -178,6 +180,8 @@ def test_defaults(tmp_path):
             stop_grace_period=10.0,
             restart=Restart("no"),
             retries=Retries(oom=0, infra=0, error=0, timeout=0, backoff=5.0, mem_factor=1.0),
+            stray="warn",
+            stray_limit=1024 * MIB,
         ),
     )
 
@@ -256,6 +260,8 @@ def test_every_option(tmp_path):
             stop_grace_period=90.0,
             restart=Restart("on-failure", 3),
             retries=Retries(oom=1, infra=2, error=3, timeout=4, backoff=90.0, mem_factor=1.5),
+            stray="collect",
+            stray_limit=2048 * MIB,
         ),
     )
 
@@ -432,6 +438,11 @@ A_PATH = "must be an absolute path in the container, not /"
         ({"push": "team/train@sha256:1"}, f"push=team/train@sha256:1: {A_REPOSITORY}"),
         ({"push": True}, f"push=True: {A_REPOSITORY}"),
         ({"keep": "fail"}, "keep=fail: valid is: none, failed, all; did you mean failed?"),
+        ({"stray_limit": "all"}, f"stray_limit=all: {A_SIZE}"),
+        (
+            {"stray": "collects"},
+            "stray=collects: valid is: warn, collect, ignore, error; did you mean collect?",
+        ),
         ({"user": "me"}, "user=me: valid is: host, image, uid, uid:gid"),
         ({"user": "hots"}, "user=hots: valid is: host, image, uid, uid:gid; did you mean host?"),
         ({"user": "1:"}, "user=1:: valid is: host, image, uid, uid:gid"),

@@ -35,7 +35,7 @@ from hydra_plugins.hydra_docker_launcher._options import (
     Retries,
     SweepOptions,
 )
-from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
+from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome, Stray, StrayFile
 from hydra_plugins.hydra_docker_launcher._paths import JobPaths, SweepPaths
 from hydra_plugins.hydra_docker_launcher._pinning import Code, Ready
 from hydra_plugins.hydra_docker_launcher._plan import Identity
@@ -628,6 +628,36 @@ def test_warnings_of_a_completed_job(bench, caplog):
             "Return numbers, strings, lists or dicts, and write anything else to the output folder."
         ),
     ]
+
+
+def test_stray_files(bench, caplog):
+    """They are told in full once a sweep, then in a line, and stand in the ledger and the run."""
+    bench.start()
+    stray = Stray(1, (StrayFile("/srv/model.pt", 2048),))
+    end = bench.end(replace(COMPLETED, stray=stray))
+    assert bench.ledger["jobs"][0]["stray"] == {"total": 1, "paths": ["/srv/model.pt"]}
+    assert end.tags["hydra.docker.stray"] == "1"
+    bench.end(replace(ERROR, stray=stray))
+    what = "job #0 (n=0) left 1 file in its container and in no mount"
+    first, _, second = loud(caplog)
+    assert first.startswith(f"{what}, which go with the container:\n  /srv/model.pt (2k)\nWrite ")
+    assert second == f"{what}: /srv/model.pt (2k)"
+
+
+def test_stray_files_that_were_collected(bench, caplog, tmp_path):
+    """A line says where they are; what could not be looked at is a warning, and no number."""
+    caplog.set_level("INFO")
+    bench.start()
+    caplog.clear()
+    folder = tmp_path / "stray"
+    bench.end(replace(COMPLETED, stray=Stray(2, (), folder)))
+    assert caplog.messages == [f"job #0 (n=0): 2 files of its container are in {folder}"]
+    assert bench.ledger["jobs"][0]["stray"]["collected"] == str(folder)
+    end = bench.end(replace(COMPLETED, stray=Stray(unread="gone")))
+    assert loud(caplog) == [
+        "job #0 (n=0): what it left in its container could not be looked at: gone"
+    ]
+    assert "hydra.docker.stray" not in end.tags
 
 
 def test_summary(bench, caplog):

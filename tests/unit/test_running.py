@@ -28,6 +28,7 @@ from hydra_plugins.hydra_docker_launcher._options import Retries
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
 from hydra_plugins.hydra_docker_launcher._paths import JobPaths
 from hydra_plugins.hydra_docker_launcher._running import RunnableJob, run_jobs
+from hydra_plugins.hydra_docker_launcher._stray_rules import Policy
 
 COMPLETED = Outcome(End.COMPLETED, "completed", 0)
 WAITS = Play(waits=True)
@@ -262,6 +263,24 @@ def test_steps_of_a_job(sweep):
         "2026-11-22T10:00:01.000000000Z \n"
         "2026-11-22T10:00:02.000000000Z wörld\n"
     )
+
+
+def test_stray_files(sweep):
+    """What a job left is looked at before its container is removed, and decides its outcome."""
+    left = {"/model.pt": b"x"}
+    sweep.plays(j0=Play(left=left), j1=Play(left=left), j2=Play(left=left, exit_code=1, result={}))
+    policies = [Policy("warn"), Policy("error"), Policy("collect")]
+    jobs = [replace(sweep.job(n), stray=policy) for n, policy in enumerate(policies)]
+
+    outcomes = sweep.run(*jobs, n_jobs=1, keep="none")
+
+    assert [outcome.end for outcome in outcomes] == [End.COMPLETED, End.ERROR, End.EXITED]
+    assert [outcome.stray.total for outcome in outcomes] == [1, 1, 1]
+    assert [sweep.notes.ends[n][0] for n in range(3)] == outcomes
+    assert (jobs[2].paths.output / "stray/model.pt").read_bytes() == b"x"
+    for number in range(3):
+        calls = sweep.engine.calls
+        assert calls.index(("changes", number)) < calls.index(("remove", number))
 
 
 # ---- capacity ------------------------------------------------------------------------------------
