@@ -27,7 +27,16 @@ from docker.utils import parse_repository_tag
 
 from . import _buildkit
 from ._context import packed
-from ._engine import BuildRequest, ContainerSpec, ContainerState, Found, Host, Image, Show
+from ._engine import (
+    BuildRequest,
+    ContainerSpec,
+    ContainerState,
+    Found,
+    FoundImage,
+    Host,
+    Image,
+    Show,
+)
 from ._errors import DockerLauncherError, EngineError, ImageError
 from ._interrupt import held_back
 
@@ -228,6 +237,47 @@ class DockerEngine:
         except (APIError, requests.RequestException):
             return  # in use by a container that is kept, or gone already
 
+    def images(self, labels: Mapping[str, str | None]) -> tuple[FoundImage, ...]:
+        with _engine_errors("list the images"):
+            wanted = {"label": _wanted(labels)} if labels else None
+            listed = self._api.images(filters=wanted)
+            steps = self._api.images(filters=wanted, all=True)
+        told = {entry["Id"] for entry in listed}
+        found = []
+        for entry in steps:
+            facts: dict[str, Any] | None = {}
+            if entry["Id"] in told:  # a step has nothing more to tell, and there are many
+                facts = self._inspected(entry["Id"])
+            if facts is not None:
+                found.append(_found_image(entry, facts))
+        return tuple(sorted(found, key=lambda image: image.created))
+
+    def _inspected(self, image: str) -> dict[str, Any] | None:
+        try:
+            with _engine_errors("look up an image"):
+                return dict(self._api.inspect_image(image))
+        except EngineError as error:
+            if isinstance(error.__cause__, NotFound):  # removed since it was listed
+                return None
+            raise
+
+    def touch(self, name: str) -> None:
+        repository, _, tag = name.rpartition(":")
+        try:
+            with _engine_errors(f"note the use of the image {name}"):
+                self._api.tag(name, repository, tag)
+        except EngineError as error:
+            if not isinstance(error.__cause__, NotFound):
+                raise
+
+    def discard_image(self, name: str) -> None:
+        try:
+            with _engine_errors(f"remove the image {name}"):
+                self._api.remove_image(name, force=False, noprune=True)
+        except EngineError as error:
+            if not isinstance(error.__cause__, NotFound):
+                raise
+
     def volume_exists(self, name: str) -> bool:
         try:
             with _engine_errors(f"look up the volume {name}"):
@@ -284,9 +334,8 @@ class DockerEngine:
         return str(made["Id"])
 
     def containers(self, labels: Mapping[str, str | None]) -> tuple[Found, ...]:
-        wanted = [name if value is None else f"{name}={value}" for name, value in labels.items()]
         with _engine_errors("list the containers"):
-            listed = self._api.containers(all=True, filters={"label": wanted})
+            listed = self._api.containers(all=True, filters={"label": _wanted(labels)})
         # One that is being removed is as good as gone.
         found = [_found(entry) for entry in listed if entry["State"] != "removing"]
         return tuple(sorted(found, key=lambda container: container.created))
@@ -399,6 +448,14 @@ class DockerEngine:
             if not isinstance(error.__cause__, NotFound) and _status(error) != 409:
                 raise
 
+    def discard(self, container: str) -> None:
+        try:
+            with _engine_errors("remove the container"):
+                self._api.remove_container(container, v=True, force=False)
+        except EngineError as error:
+            if not isinstance(error.__cause__, NotFound):
+                raise
+
 
 class _Chunks(io.RawIOBase):
     """A stream of chunks as a file."""
@@ -508,6 +565,27 @@ def _found(entry: dict[str, Any]) -> Found:
     )
 
 
+def _wanted(labels: Mapping[str, str | None]) -> list[str]:
+    """Return the engine's filter for labels."""
+    return [name if value is None else f"{name}={value}" for name, value in labels.items()]
+
+
+def _found_image(entry: dict[str, Any], facts: dict[str, Any]) -> FoundImage:
+    created = float(entry["Created"])
+    named = (facts.get("Metadata") or {}).get("LastTagTime") or "0001"
+    return FoundImage(
+        id=entry["Id"],
+        names=tuple(name for name in entry["RepoTags"] or () if name != "<none>:<none>"),
+        digests=tuple(name for name in entry["RepoDigests"] or () if name != "<none>@<none>"),
+        labels=dict(entry["Labels"] or {}),
+        created=created,
+        used=created if named.startswith("0001") else max(created, _moment(named)),
+        size=int(entry["Size"]),
+        parent=entry.get("ParentId") or None,
+        layers=tuple((facts.get("RootFS") or {}).get("Layers") or ()),
+    )
+
+
 def _progress(steps: Iterable[dict[str, Any]], doing: str) -> Iterator[str]:
     """Yield a line for each change in a pull or a push; raise where it fails."""
     shown: dict[str, str] = {}
@@ -536,6 +614,12 @@ def _seconds(moment: str) -> float:
     whole, _, fraction = moment.rstrip("Z").partition(".")
     stamp = datetime.fromisoformat(f"{whole}+00:00").timestamp()
     return stamp + float(f"0.{fraction or 0}")
+
+
+def _moment(text: str) -> float:
+    """Return the seconds since the epoch of an RFC 3339 time with an offset from UTC."""
+    whole = re.sub(r"\.\d+", "", text).replace("Z", "+00:00")
+    return datetime.fromisoformat(whole).timestamp()
 
 
 def _first_line(error: BaseException) -> str:

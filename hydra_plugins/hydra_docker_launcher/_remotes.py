@@ -88,7 +88,9 @@ def fetch(repository: Repository, commit: str, *, remote: str, branch: str | Non
         answer = repository.run("fetch", *_QUIETLY, remote, *refs, may_fail=True)
         said = answer.err.strip()
         if repository.has(commit):
-            repository.run("update-ref", FETCHED + commit, commit)
+            # Its reflog tells when that was.
+            noted = ("--create-reflog", "-m", "fetched by hydra/launcher=docker")
+            repository.run("update-ref", *noted, FETCHED + commit, commit)
             return
     shallow = repository.run("rev-parse", "--is-shallow-repository").line == "true"
     hint = " The clone is shallow: `git fetch --unshallow` gets older commits." if shallow else ""
