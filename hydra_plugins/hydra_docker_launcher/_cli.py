@@ -292,7 +292,7 @@ def _gc(parsed: argparse.Namespace) -> int:
     going = [thing for thing in things if thing.goes]
     if parsed.dry_run or not going:
         return 0
-    if not parsed.yes and input("Remove these? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not (parsed.yes or _agreed()):
         print("Nothing has been removed.")
         return 0
     failed = _gc.remove(engine, going, request.terms)
@@ -300,6 +300,14 @@ def _gc(parsed: argparse.Namespace) -> int:
     for thing, why in failed:
         print(f"error: {thing.name} is still there: {why}", file=sys.stderr)
     return FAILED if failed else 0
+
+
+def _agreed() -> bool:
+    try:
+        return input("Remove these? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 def _gc_request(parsed: argparse.Namespace) -> tuple[GcRequest, str | None]:
@@ -322,7 +330,7 @@ def _gc_request(parsed: argparse.Namespace) -> tuple[GcRequest, str | None]:
         older_than=_gc.OLDER_THAN if asked is None else asked,
         refs_older_than=_gc.REFS_OLDER_THAN if asked is None else asked,
         user=None if parsed.all_users else owner.name,
-        folders=tuple(Path(os.path.abspath(folder)) for folder in parsed.sweep),
+        folders=tuple(Path(os.path.realpath(folder)) for folder in parsed.sweep),
     )
     request = _gc.Request(
         terms=terms,

@@ -80,7 +80,7 @@ def images(
         if SWEEP not in image.labels or not is_asked_for(image.labels, terms):
             continue
         state = by_id.get(image.labels[SWEEP]) or sweeps.get(Path(image.labels.get(FOLDER, "")))
-        if terms.folders and (state is None or state.folder not in terms.folders):
+        if terms.folders and (state is None or state.place not in terms.folders):
             continue
         thing = _judged(image, family, state, sweeps, terms)
         if thing is None:

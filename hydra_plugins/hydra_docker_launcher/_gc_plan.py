@@ -46,7 +46,7 @@ class Terms:
     """What is asked for. Times in seconds; ``now`` since the epoch.
 
     ``user`` is whose things may go (None: everybody's), ``folders`` are the sweeps that it is
-    restricted to (none: all of them).
+    restricted to (none: all of them), without links.
     """
 
     now: float
@@ -71,11 +71,13 @@ class Standing(Enum):
 class SweepState:
     """A sweep, as its folder tells. ``detail`` says why a standing is unknown.
 
+    ``folder`` is as labels have it, ``place`` the same without links.
     ``outputs`` are the output folders of its jobs, ``images`` the ids of what it ran; ``started``
     in seconds since the epoch. ``owner`` is the uid that the folder belongs to.
     """
 
     folder: Path
+    place: Path
     standing: Standing
     detail: str = ""
     id: str | None = None
@@ -108,7 +110,7 @@ def is_job(container: Found) -> bool:
     somebody commits from a container.
     """
     labels = container.labels
-    if not {SWEEP, JOB, FOLDER} <= set(labels):
+    if not ({SWEEP, FOLDER} <= set(labels) and labels.get(JOB, "").isdigit()):
         return False
     end = _plan.container_name("", Path(labels[FOLDER]).name, 0).removeprefix("job")[:-1]
     ending = rf"{re.escape(end + labels[JOB])}(-[0-9a-f]{{1,8}}){{0,2}}$"
@@ -133,7 +135,7 @@ def containers(
         age = max(0.0, terms.now - ended.get(container.id, container.created))
         if is_job(container):
             state = sweeps[Path(container.labels[FOLDER])]
-            if terms.folders and state.folder not in terms.folders:
+            if terms.folders and state.place not in terms.folders:
                 continue
             goes, why = _job(container, state, age, terms)
         elif is_short_lived(container) and not terms.folders:
@@ -192,7 +194,7 @@ class FoundFile:
     ``secret``: from its folder of secrets. ``job.pickle`` has the config, with all secrets in it.
     """
 
-    folder: Path
+    sweep: SweepState
     job: int
     path: Path
     made: float
@@ -206,25 +208,25 @@ def files(
     terms: Terms,
 ) -> list[Thing]:
     """Judge what launchers that were killed have left. ``left`` are the containers that stay."""
-    by_job: dict[tuple[str, str], list[Found]] = {}
+    by_job: dict[tuple[Path, int], list[Found]] = {}
     for container in left:
-        labels = container.labels
-        by_job.setdefault((labels.get(FOLDER, ""), labels.get(JOB, "")), []).append(container)
+        if is_job(container):
+            place = sweeps[Path(container.labels[FOLDER])].place
+            by_job.setdefault((place, int(container.labels[JOB])), []).append(container)
     things = []
     for file in found:
-        state = sweeps[file.folder]
-        if terms.folders and file.folder not in terms.folders:
+        state = file.sweep
+        if terms.folders and state.place not in terms.folders:
             continue
         age = max(0.0, terms.now - file.made)
-        goes, why = _file(file, by_job.get((str(file.folder), str(file.job)), []), state, age)
+        goes, why = _file(file, by_job.get((state.place, file.job), []), age)
         name, keys = str(file.path), (str(file.path),)
-        things.append(Thing("secrets", name, goes, why, age, None, keys, file.folder))
+        things.append(Thing("secrets", name, goes, why, age, None, keys, state.folder))
     return things
 
 
-def _file(
-    file: FoundFile, containers: Sequence[Found], state: SweepState, age: float
-) -> tuple[bool, str]:
+def _file(file: FoundFile, containers: Sequence[Found], age: float) -> tuple[bool, str]:
+    state = file.sweep
     running = [c.name for c in containers if c.status not in ("exited", "dead")]
     if state.standing in (Standing.IN_PROGRESS, Standing.UNKNOWN):
         return False, state.obstacle or ""

@@ -26,7 +26,6 @@ def below(root: Path) -> Iterator[Path]:
     """Yield the folders of sweeps below a folder. Hidden folders are not looked into, nor links."""
     for folder, names, files in os.walk(root):
         if LEDGER in files:
-            names.clear()
             yield Path(folder)
         names[:] = [name for name in names if not name.startswith(".") and name not in NO_SWEEPS]
 
@@ -36,27 +35,30 @@ def look(folder: Path, *, local: bool) -> SweepState:
 
     ``local``: the engine is on this machine, so that a folder that is not here is nowhere.
     """
+    place = Path(os.path.realpath(folder))
     try:
-        return _look(folder, local=local)
+        return _look(folder, place, local=local)
     except PermissionError as error:
-        return SweepState(folder, Standing.UNKNOWN, f"{folder} is for its user only: {error}")
+        return SweepState(
+            folder, place, Standing.UNKNOWN, f"{folder} is for its user only: {error}"
+        )
     except OSError as error:
-        return SweepState(folder, Standing.UNKNOWN, f"{folder} cannot be looked at: {error}")
+        return SweepState(folder, place, Standing.UNKNOWN, f"{folder} cannot be looked at: {error}")
 
 
-def _look(folder: Path, *, local: bool) -> SweepState:
+def _look(folder: Path, place: Path, *, local: bool) -> SweepState:
     # Beside the folder, where that is the output folder of a job.
-    places = (folder / PRIVATE, folder.with_name(f".{folder.name}{PRIVATE}"))
-    in_progress = any(_is_locked(place / "lock") for place in places)
-    unsettled = any(_is_unsettled(place) for place in places)
+    private = (folder / PRIVATE, folder.with_name(f".{folder.name}{PRIVATE}"))
+    in_progress = any(_is_locked(there / "lock") for there in private)
+    unsettled = any(_is_unsettled(there) for there in private)
     try:
         owner = folder.stat().st_uid
     except (FileNotFoundError, NotADirectoryError):
         if in_progress:
-            return SweepState(folder, Standing.IN_PROGRESS)
+            return SweepState(folder, place, Standing.IN_PROGRESS)
         if not local:
-            return SweepState(folder, Standing.UNKNOWN, f"{folder} is not on this machine")
-        return SweepState(folder, Standing.GONE)
+            return SweepState(folder, place, Standing.UNKNOWN, f"{folder} is not on this machine")
+        return SweepState(folder, place, Standing.GONE)
     standing, detail = Standing.OVER, ""
     facts: dict[str, Any] = {}
     try:
@@ -71,7 +73,7 @@ def _look(folder: Path, *, local: bool) -> SweepState:
         standing = Standing.UNSETTLED
     if in_progress:
         standing = Standing.IN_PROGRESS
-    return SweepState(folder, standing, detail, owner=owner, **facts)
+    return SweepState(folder, place, standing, detail, owner=owner, **facts)
 
 
 def _is_locked(path: Path) -> bool:
@@ -116,6 +118,8 @@ def _ledger(folder: Path) -> dict[str, Any] | None:
 def _facts(folder: Path, ledger: Mapping[str, Any]) -> dict[str, Any]:
     source, image = ledger.get("source") or {}, ledger.get("image") or {}
     delivered, started = ledger.get("delivered") or {}, ledger.get("started")
+    # Where the folder was then; it may be reached by another path now.
+    then = Path(ledger.get("folder") or folder)
     outputs = {int(row["job"]): Path(row["output_dir"]) for row in ledger["jobs"]}
     outcomes = {int(row["job"]): row["outcome"] for row in ledger["jobs"] if row.get("outcome")}
     return {
@@ -124,7 +128,11 @@ def _facts(folder: Path, ledger: Mapping[str, Any]) -> dict[str, Any]:
         "commits": _texts(source.get("commit"), source.get("parent")),
         "images": _texts(image.get("id"), delivered.get("id")),
         # A file of somebody else's may stand in a repository, and name any folder.
-        "outputs": {n: path for n, path in outputs.items() if path.is_relative_to(folder)},
+        "outputs": {
+            number: folder / path.relative_to(then)
+            for number, path in outputs.items()
+            if path.is_relative_to(then)
+        },
         "outcomes": outcomes,
     }
 
@@ -141,24 +149,25 @@ def leftovers(states: Iterable[SweepState], user: int | None) -> list[FoundFile]
 
     ``user`` is whose (a uid), None: anybody's.
     """
+    places = {state.place: state for state in states}
     return [
         file
-        for state in states
+        for state in places.values()
         if user is None or state.owner == user
         for number, output in state.outputs.items()
-        for file in _of_job(state.folder, number, output)
+        for file in _of_job(state, number, output)
     ]
 
 
-def _of_job(folder: Path, number: int, output: Path) -> Iterator[FoundFile]:
-    private = output / PRIVATE
+def _of_job(state: SweepState, number: int, output: Path) -> Iterator[FoundFile]:
+    folder, private = state.folder, output / PRIVATE
     with suppress(OSError), _opened(folder, private) as handle:
         made = os.stat("job.pickle", dir_fd=handle, follow_symlinks=False).st_mtime
-        yield FoundFile(folder, number, private / "job.pickle", made, secret=False)
+        yield FoundFile(state, number, private / "job.pickle", made, secret=False)
     with suppress(OSError), _opened(folder, private / "secrets") as handle:
         made = os.fstat(handle).st_mtime
         for name in sorted(os.listdir(handle)):  # noqa: PTH208  (of what is open)
-            yield FoundFile(folder, number, private / "secrets" / name, made, secret=True)
+            yield FoundFile(state, number, private / "secrets" / name, made, secret=True)
 
 
 def remove(folder: Path, path: Path) -> None:

@@ -304,7 +304,7 @@ def test_build(source, shown):
             target="runtime",
             args=(("A", "1"),),
             network="host",
-            labels=LABELS,
+            labels=(*LABELS, ("hydra.docker.base", BASES["gpu"].id)),
             needs=(),
         )
     ]
