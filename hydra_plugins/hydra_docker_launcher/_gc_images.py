@@ -77,7 +77,9 @@ def images(
     things: list[Thing] = []
     going: set[str] = set()
     for image in sorted(family.images.values(), key=lambda image: -depth[image.id]):
-        if SWEEP not in image.labels or not is_asked_for(image.labels, terms):
+        if image.id in going or SWEEP not in image.labels:
+            continue
+        if not is_asked_for(image.labels, terms):
             continue
         state = by_id.get(image.labels[SWEEP]) or sweeps.get(Path(image.labels.get(FOLDER, "")))
         if terms.folders and (state is None or state.place not in terms.folders):
