@@ -45,7 +45,7 @@ from hydra_plugins.hydra_docker_launcher._gc_plan import (
 )
 from hydra_plugins.hydra_docker_launcher._preflight import FORMAT
 
-# ---- hidden refs -----------------------------------------------------------------------------------
+# ---- hidden refs ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

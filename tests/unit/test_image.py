@@ -351,6 +351,7 @@ def test_nothing_changed(source, shown):
     assert get(engine, second, shown) == image
     assert shown[-1] == f"Image {image.short} is up to date with Dockerfile"
     assert engine.calls == [("build", image.reference)]
+    assert engine.touched == [image.reference]
 
 
 @pytest.mark.parametrize(
