@@ -73,7 +73,8 @@ class SweepState:
 
     ``folder`` is as labels have it, ``place`` the same without links.
     ``outputs`` are the output folders of its jobs, ``images`` the ids of what it ran; ``started``
-    in seconds since the epoch. ``owner`` is the uid that the folder belongs to.
+    in seconds since the epoch. ``owner`` is the uid that the folder belongs to, ``user`` who has
+    launched it.
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class SweepState:
     id: str | None = None
     started: float | None = None
     owner: int | None = None
+    user: str | None = None
     commits: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
     outputs: Mapping[int, Path] = field(default_factory=dict)
@@ -169,7 +171,8 @@ def _job(container: Found, state: SweepState, age: float, terms: Terms) -> tuple
         return False, _younger(terms.older_than)
     if state.standing is Standing.GONE:
         return True, "its sweep's folder is gone"
-    return True, state.outcomes.get(int(container.labels[JOB]), "its sweep is over")
+    outcome = state.outcomes.get(int(container.labels[JOB]))
+    return True, f"its job is over: {outcome}" if outcome else "its sweep is over"
 
 
 def _short_lived(container: Found, age: float) -> tuple[bool, str]:
@@ -218,6 +221,8 @@ def files(
         state = file.sweep
         if terms.folders and state.place not in terms.folders:
             continue
+        if terms.user is not None and state.user not in (None, terms.user):
+            continue
         age = max(0.0, terms.now - file.made)
         goes, why = _file(file, by_job.get((state.place, file.job), []), age)
         name, keys = str(file.path), (str(file.path),)
@@ -227,15 +232,15 @@ def files(
 
 def _file(file: FoundFile, containers: Sequence[Found], age: float) -> tuple[bool, str]:
     state = file.sweep
-    running = [c.name for c in containers if c.status not in ("exited", "dead")]
+    needed = any(container.status not in ("exited", "dead") for container in containers)
     if state.standing in (Standing.IN_PROGRESS, Standing.UNKNOWN):
         return False, state.obstacle or ""
-    if running:
-        return False, f"the container {running[0]} needs it"
+    if needed:
+        return False, "its container needs it"
     if not file.secret and state.obstacle is not None:
         return False, state.obstacle
     if not file.secret and containers:
-        return False, f"the container {containers[0].name} has it mounted"
+        return False, "its container has it mounted"
     if age < GRACE:
         return False, _younger(GRACE)
     return True, "its job is over" if state.obstacle is None else "no container needs it"

@@ -124,6 +124,7 @@ def _facts(folder: Path, ledger: Mapping[str, Any]) -> dict[str, Any]:
     outcomes = {int(row["job"]): row["outcome"] for row in ledger["jobs"] if row.get("outcome")}
     return {
         "id": None if ledger.get("sweep") is None else str(ledger["sweep"]),
+        "user": None if ledger.get("user") is None else str(ledger["user"]),
         "started": None if started is None else datetime.fromisoformat(started).timestamp(),
         "commits": _texts(source.get("commit"), source.get("parent")),
         "images": _texts(image.get("id"), delivered.get("id")),

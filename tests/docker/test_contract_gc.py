@@ -144,7 +144,7 @@ def when_it_was_killed(case: Case) -> None:
     assert out.startswith("Nothing to remove.\nKept:\n")
     assert f"  containers {case.failed}: its sweep is not all recorded: {attach}\n" in out
     assert f"{case.waiting}: runs, and no launcher looks after it: {attach}, or docker stop" in out
-    assert f"/1/.docker/job.pickle: the container {case.waiting} needs it\n" in out
+    assert "/1/.docker/job.pickle: its container needs it\n" in out
 
 
 def record(case: Case, api: docker.APIClient) -> None:
@@ -164,7 +164,7 @@ def when_it_is_recorded(case: Case, api: docker.APIClient) -> None:
     try:
         before, files = case.there(), everything(case.repository.root)
         out = case.gc("--dry-run", "--older-than", "0", later=2 * HOUR)
-        assert f"containers\n  {case.failed}  2h    error\n" in out
+        assert f"containers\n  {case.failed}  2h    its job is over: error\n" in out
         assert f"\nsecrets\n  {case.folder}/0/.docker/job.pickle  2h    its job is over\n" in out
         assert (case.there(), everything(case.repository.root)) == (before, files)
         assert case.gc("--yes").startswith("Nothing to remove.\n")

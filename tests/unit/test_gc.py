@@ -397,7 +397,7 @@ def bench(repository, tmp_path, monkeypatch):
 
 LISTED = """\
 containers
-  train-10-00-00-3  8d    error
+  train-10-00-00-3  8d    its job is over: error
   train-10-00-00-4  8d    its sweep is over
 """
 

@@ -26,7 +26,6 @@ COMMIT = "c" * 40
 LABELS = {"hydra.docker.sweep": ID, "hydra.docker.commit": COMMIT, "hydra.docker.user": "ada"}
 OF_JOB = {**LABELS, "hydra.docker.job": "3", "hydra.docker.folder": str(FOLDER)}
 TERMS = Terms(now=NOW, older_than=7 * DAY, refs_older_than=30 * DAY, user="ada")
-CONTAINER = "the container train-10-00-00-3"
 IN_PROGRESS = (False, "its sweep is in progress")
 BUSY = {"standing": Standing.IN_PROGRESS}
 UNSEEN = {"standing": Standing.UNKNOWN, "detail": "it is not here"}
@@ -34,6 +33,7 @@ ALONE = (
     f"runs, and no launcher looks after it: hydra-docker attach {FOLDER}, or docker stop "
     "train-10-00-00-3"
 )
+ENDED = (True, "its job is over: error")
 GONE = (True, "its sweep's folder is gone")
 ATTACH = f"its sweep is not all recorded: hydra-docker attach {FOLDER}"
 
@@ -64,9 +64,9 @@ def verdict(things: list[Thing]) -> tuple[bool, str] | None:
 @pytest.mark.parametrize(
     ("container", "sweep", "days", "expected"),
     [
-        ({}, {}, 8, (True, "error")),
+        ({}, {}, 8, ENDED),
         ({}, {}, 6, (False, "younger than 7d")),
-        ({"status": "dead"}, {}, 8, (True, "error")),
+        ({"status": "dead"}, {}, 8, ENDED),
         ({}, {"outcomes": {}}, 8, (True, "its sweep is over")),
         ({}, {"standing": Standing.GONE}, 8, (True, "its sweep's folder is gone")),
         ({}, {"standing": Standing.GONE}, 6, (False, "younger than 7d")),
@@ -79,7 +79,7 @@ def verdict(things: list[Thing]) -> tuple[bool, str] | None:
         ({"status": "created"}, {}, 0.01, (False, "younger than 1h")),
         ({"status": "created"}, {"standing": Standing.UNSETTLED}, 8, (False, ATTACH)),
         # A name that was taken has got a suffix; a new attempt may have one.
-        ({"name": "train-10-00-00-3-ab12"}, {}, 8, (True, "error")),
+        ({"name": "train-10-00-00-3-ab12"}, {}, 8, ENDED),
         # Made by hand: from an image that was committed from a job's container, or has its labels.
         ({"name": "eager_bohr"}, {}, 8, None),
         ({"name": "train-10-00-00-3-debug"}, {}, 8, None),
@@ -247,10 +247,10 @@ def test_pushed_image():
         (True, Standing.OVER, "exited", 2 * HOUR, (True, "its job is over")),
         (True, Standing.UNSETTLED, None, 2 * HOUR, (True, "no container needs it")),
         (True, Standing.UNSETTLED, "exited", 2 * HOUR, (True, "no container needs it")),
-        (True, Standing.UNSETTLED, "running", 2 * HOUR, (False, f"{CONTAINER} needs it")),
+        (True, Standing.UNSETTLED, "running", 2 * HOUR, (False, "its container needs it")),
         (True, Standing.IN_PROGRESS, None, 2 * HOUR, IN_PROGRESS),
         (False, Standing.OVER, None, 2 * HOUR, (True, "its job is over")),
-        (False, Standing.OVER, "exited", 2 * HOUR, (False, f"{CONTAINER} has it mounted")),
+        (False, Standing.OVER, "exited", 2 * HOUR, (False, "its container has it mounted")),
         (False, Standing.UNSETTLED, None, 2 * HOUR, (False, ATTACH)),
         (False, Standing.IN_PROGRESS, None, 2 * HOUR, IN_PROGRESS),
     ],
@@ -262,6 +262,8 @@ def test_files_of_jobs(secret, standing, status, age, expected):
     other = a_container("train-10-00-00-4", labels={**OF_JOB, "hydra.docker.job": "4"})
     left = [replace(other, status="running"), *([a_container(status=status)] if status else [])]
     assert verdict(_gc_plan.files([file], left, {FOLDER: state}, TERMS)) == expected
+    others = replace(file, sweep=replace(state, user="bob"))
+    assert _gc_plan.files([others], left, {FOLDER: state}, TERMS) == []
 
 
 # ---- refs ----------------------------------------------------------------------------------------
