@@ -213,9 +213,10 @@ def files(
     """Judge what launchers that were killed have left. ``left`` are the containers that stay."""
     by_job: dict[tuple[Path, int], list[Found]] = {}
     for container in left:
-        if is_job(container):
-            place = sweeps[Path(container.labels[FOLDER])].place
-            by_job.setdefault((place, int(container.labels[JOB])), []).append(container)
+        labels = container.labels
+        if FOLDER in labels and labels.get(JOB, "").isdigit():  # whatever it is called by now
+            place = sweeps[Path(labels[FOLDER])].place
+            by_job.setdefault((place, int(labels[JOB])), []).append(container)
     things = []
     for file in found:
         state = file.sweep

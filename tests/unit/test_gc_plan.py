@@ -262,6 +262,8 @@ def test_files_of_jobs(secret, standing, status, age, expected):
     other = a_container("train-10-00-00-4", labels={**OF_JOB, "hydra.docker.job": "4"})
     left = [replace(other, status="running"), *([a_container(status=status)] if status else [])]
     assert verdict(_gc_plan.files([file], left, {FOLDER: state}, TERMS)) == expected
+    renamed = [replace(container, name="mine") for container in left]
+    assert verdict(_gc_plan.files([file], renamed, {FOLDER: state}, TERMS)) == expected
     others = replace(file, sweep=replace(state, user="bob"))
     assert _gc_plan.files([others], left, {FOLDER: state}, TERMS) == []
 
