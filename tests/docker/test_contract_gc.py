@@ -165,7 +165,7 @@ def when_it_is_recorded(case: Case, api: docker.APIClient) -> None:
         before, files = case.there(), everything(case.repository.root)
         out = case.gc("--dry-run", "--older-than", "0", later=2 * HOUR)
         assert f"containers\n  {case.failed}  2h    its job is over: error\n" in out
-        assert f"\nsecrets\n  {case.folder}/0/.docker/job.pickle  2h    its job is over\n" in out
+        assert f"\nsecrets\n  {case.folder}/1/.docker/job.pickle  2h    its job is over\n" in out
         assert (case.there(), everything(case.repository.root)) == (before, files)
         assert case.gc("--yes").startswith("Nothing to remove.\n")
         assert case.there() == before
