@@ -14,6 +14,7 @@ from ._engine import Engine, Found, FoundImage
 from ._errors import DockerLauncherError, EngineError
 from ._gc_images import Family
 from ._gc_plan import COMMIT, FOLDER, KINDS, RUNNING, SWEEP, Standing, SweepState, Terms, Thing
+from ._paths import LEDGER
 from ._repository import Repository, own_environment
 from ._units import show_age, show_size
 
@@ -96,15 +97,27 @@ def _working_trees(repositories: Iterable[Repository]) -> list[list[Path]]:
 
 
 def _sweeps(engine: _Engine, trees: Iterable[Path], terms: Terms) -> dict[Path, SweepState]:
-    """Look at every sweep that is known: by labels, in working trees, and by name."""
+    """Look at every sweep that is known: by labels, in working trees, and by name.
+
+    Raises ``DockerLauncherError`` for a name that is no sweep's.
+    """
     labelled = [container.labels for container in engine.containers]
     labelled += [image.labels for image in engine.family.images.values()]
     folders = [Path(labels[FOLDER]) for labels in labelled if FOLDER in labels]
     folders += [folder for tree in trees for folder in _gc_sweeps.below(tree)]
-    return {
-        folder: _gc_sweeps.look(folder, local=engine.local)
-        for folder in dict.fromkeys([*folders, *terms.folders])
+    sweeps = {
+        folder: _gc_sweeps.look(folder, local=engine.local) for folder in dict.fromkeys(folders)
     }
+    places = {state.place for state in sweeps.values()}
+    for folder in terms.folders:
+        if folder not in places:
+            sweeps[folder] = _gc_sweeps.look(folder, local=engine.local)
+            if sweeps[folder].id is None and sweeps[folder].obstacle is None:
+                raise DockerLauncherError(
+                    f"{folder} is no folder of a sweep: it has no {LEDGER}, and no container and "
+                    "no image has it in its labels"
+                )
+    return sweeps
 
 
 def _ended(engine: Engine, containers: Iterable[Found], terms: Terms) -> dict[str, float]:

@@ -475,7 +475,7 @@ def test_wrong_use(capsys, arguments, said):
         (["--only", "containers, secrets"], 3),
         (["--older-than", "90d"], 2),  # what is left over goes after an hour, whatever is said
         (["--sweep", "multirun/10-00-00"], 4),
-        (["--sweep", "multirun/other"], 0),
+        (["--sweep", "multirun/10-00-00", "--only", "caches"], 0),
     ],
 )
 def test_part_of_it(bench, capsys, arguments, number):
@@ -483,6 +483,32 @@ def test_part_of_it(bench, capsys, arguments, number):
     assert main(["gc", "--dry-run", *arguments]) == 0
     out = capsys.readouterr().out
     assert (f"\n{number} thing" in out) if number else out.startswith("Nothing to remove.\n")
+
+
+def test_sweep_that_is_none(bench, capsys):
+    """A folder without a sweep is an error: nothing of it could be found."""
+    assert main(["gc", "--dry-run", "--sweep", "multirun/other"]) == 1
+    assert capsys.readouterr().err == (
+        f"error: {bench.folder.parent}/other is no folder of a sweep: it has no sweep.json, and no "
+        "container and no image has it in its labels\n"
+    )
+    other = a_ledger(bench.folder.with_name("other"), sweep="20261122-110000-fedcba")
+    assert main(["gc", "--dry-run", "--sweep", str(other)]) == 0
+    assert capsys.readouterr().out == "Nothing to remove.\n"
+
+
+def test_folder_by_another_path(bench, capsys, tmp_path):
+    """A sweep that was launched through a link is the same sweep as in the working tree."""
+    link = tmp_path / "link"
+    link.symlink_to(bench.folder.parent)
+    labels = {**bench.engine.found[0].labels, "hydra.docker.folder": str(link / "10-00-00")}
+    bench.engine.found = (a_container(status="running", labels=labels),)
+    assert main(["gc", "--dry-run", "--only", "secrets"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Nothing to remove.\nKept:\n")
+    assert out.count("/3/.docker/secrets/credential: its container needs it") == 1
+    assert main(["gc", "--dry-run", "--sweep", str(link / "10-00-00")]) == 0
+    assert "containers train-10-00-00-3: runs, and" in capsys.readouterr().out
 
 
 def test_images_of_containers_that_are_not_asked_for(bench, capsys):
