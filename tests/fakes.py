@@ -138,6 +138,8 @@ class FakeEngine:
     working_dirs: list[str | None] = field(default_factory=list)
     #: Every container that was created, by its id.
     made: dict[str, FakeContainer] = field(default_factory=dict)
+    #: Names of images that were noted as used.
+    touched: list[str] = field(default_factory=list)
     most_at_once: int = 0
 
     def __post_init__(self) -> None:
@@ -163,7 +165,7 @@ class FakeEngine:
             if not self._changed.wait_for(condition, PATIENCE):
                 raise TimeoutError(f"did not happen; so far: {self.calls}")
 
-    def touch(self) -> None:
+    def look_again(self) -> None:
         """Have the conditions looked at that somebody waits for."""
         with self._changed:
             self._changed.notify_all()
@@ -241,6 +243,9 @@ class FakeEngine:
 
     def remove_image(self, image: str) -> None:
         self._note("remove_image", image)
+
+    def touch(self, name: str) -> None:
+        self.touched.append(name)
 
     def volume_exists(self, name: str) -> bool:
         return name in self.volumes

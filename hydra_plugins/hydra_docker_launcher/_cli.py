@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from ._errors import DockerLauncherError, ReproduceError
 from ._interrupt import exit_code, taken_as_ctrl_c
 
 if TYPE_CHECKING:
+    from ._gc import Request as GcRequest
     from ._wish import Wish
 
 FAILED, WRONG_USE = 1, 2
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_reproduce(commands)
     _add_note(commands)
     _sweep_commands.add(commands)
+    _add_gc(commands)
     return parser
 
 
@@ -131,6 +134,55 @@ def _add_note(commands: Any) -> None:
     )
     _add_store(parser)
     parser.set_defaults(command=_note)
+
+
+def _add_gc(commands: Any) -> None:
+    parser = commands.add_parser(
+        "gc",
+        help="remove what sweeps have left: containers, images, hidden refs, caches, secrets",
+        description="Remove what sweeps have left on this machine: containers that are kept, "
+        "images, hidden refs, caches, and secrets of launchers that were killed. Lists it first. "
+        "Nothing that a sweep in progress needs, or that is not recorded yet, is removed.",
+        epilog="Exit code: 0 when all was removed, or nothing was to be; 1 when something could "
+        "not be; 2 for wrong use; 130 after Ctrl-C.",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list it, remove nothing")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--older-than",
+        type=_age,
+        metavar="AGE",
+        help="such as 7d, 36h or 30m (default: 7d; 30d for hidden refs)",
+    )
+    parser.add_argument(
+        "--only",
+        type=_kinds,
+        metavar="KINDS",
+        help="some of containers,images,refs,caches,secrets",
+    )
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="only what the sweep in this folder has left; no refs, no caches",
+    )
+    parser.add_argument(
+        "--repository",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="a repository to look for hidden refs and sweeps in (default: that of this folder)",
+    )
+    parser.add_argument("--all-users", action="store_true", help="also what others have left")
+    parser.add_argument(
+        "--refs-of-past-sweeps",
+        action="store_true",
+        help="also hidden refs that a sweep.json names; nobody can repeat that sweep by them then",
+    )
+    parser.set_defaults(command=_gc)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -228,6 +280,71 @@ def _note(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _gc(parsed: argparse.Namespace) -> int:
+    from . import _gc, _start
+
+    if not (parsed.dry_run or parsed.yes or sys.stdin.isatty()):
+        return _wrong("there is no terminal to ask at; give --yes, or --dry-run to see the list")
+    request, remark = _gc_request(parsed)
+    engine = _start.docker_engine()
+    things = _gc.survey(engine, request)
+    print(_gc.describe(things))
+    if remark is not None:
+        print(remark)
+    going = [thing for thing in things if thing.goes]
+    if parsed.dry_run or not going:
+        return 0
+    if not (parsed.yes or _agreed()):
+        print("Nothing has been removed.")
+        return 0
+    failed = _gc.remove(engine, going, request.terms)
+    print(f"Removed {len(going) - len(failed)} of {len(going)}.")
+    for thing, why in failed:
+        print(f"error: {thing.name} is still there: {why}", file=sys.stderr)
+    return FAILED if failed else 0
+
+
+def _agreed() -> bool:
+    try:
+        return input("Remove these? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
+
+
+def _gc_request(parsed: argparse.Namespace) -> tuple[GcRequest, str | None]:
+    """Return what is asked for, and what is left out for want of a repository."""
+    from . import _gc, _pinning
+    from ._errors import SourceError
+    from ._gc_plan import KINDS, Terms
+
+    remark = None
+    repositories = [_gc.repository_of(folder) for folder in parsed.repository]
+    if not repositories:
+        try:
+            repositories = [_gc.repository_of(Path.cwd())]
+        except SourceError as error:
+            remark = f"No hidden refs, no folders of sweeps: {str(error).splitlines()[0]}"
+    owner = _pinning.identity("host")
+    asked = parsed.older_than
+    terms = Terms(
+        now=time.time(),
+        older_than=_gc.OLDER_THAN if asked is None else asked,
+        refs_older_than=_gc.REFS_OLDER_THAN if asked is None else asked,
+        user=None if parsed.all_users else owner.name,
+        folders=tuple(Path(os.path.realpath(folder)) for folder in parsed.sweep),
+    )
+    request = _gc.Request(
+        terms=terms,
+        kinds=parsed.only or KINDS,
+        repositories=tuple(repositories),
+        cache=_pinning.cache_folder(),
+        uid=None if parsed.all_users else owner.uid,
+        refs_of_past_sweeps=parsed.refs_of_past_sweeps,
+    )
+    return request, remark
+
+
 def _write(name: str, content: bytes) -> None:
     try:
         Path(name).write_bytes(content)
@@ -243,6 +360,26 @@ def _address(remote: str | None) -> str | None:
 def _wrong(message: str) -> int:
     print(f"hydra-docker: {message}", file=sys.stderr)
     return WRONG_USE
+
+
+def _age(text: str) -> float:
+    from ._units import age
+
+    try:
+        return age(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    from ._gc_plan import KINDS
+
+    kinds = tuple(name.strip() for name in text.split(","))
+    unknown = [name for name in kinds if name not in KINDS]
+    if unknown:
+        valid = ", ".join(KINDS)
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {valid}")
+    return kinds
 
 
 def _pair(text: str) -> tuple[str, str]:

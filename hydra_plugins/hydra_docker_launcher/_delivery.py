@@ -23,14 +23,11 @@ from typing import BinaryIO
 
 from . import _paths, _source
 from ._engine import Engine, Image
-from ._options import LABEL_PREFIX
+from ._image import BASE_LABEL
 from ._plan import owner
 from ._source import Source
 
 log = logging.getLogger("hydra_docker_launcher")
-
-#: On a commit's image: the id of the image that it was made from.
-BASE_LABEL = f"{LABEL_PREFIX}base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +87,7 @@ def _bake(engine: Engine, image: Image, place: Place, labels: tuple[tuple[str, s
     tag = baked_tag(image, place)
     found = engine.find_image(tag)
     if found is not None:
+        engine.touch(tag)
         log.info("Image %s (%s) has the commit's files already", tag, found.short)
         return found
     with _archive(place) as (file, writer):

@@ -33,7 +33,17 @@ from urllib3.exceptions import HTTPError
 from . import _buildkit, _refusal
 from . import _docker_values as values
 from ._context import packed
-from ._engine import BuildRequest, Change, ContainerSpec, ContainerState, Found, Host, Image, Show
+from ._engine import (
+    BuildRequest,
+    Change,
+    ContainerSpec,
+    ContainerState,
+    Found,
+    FoundImage,
+    Host,
+    Image,
+    Show,
+)
 from ._errors import EngineError, ImageError
 from ._interrupt import held_back
 from ._patience import Patience
@@ -302,6 +312,45 @@ class DockerEngine:
         except EngineError:
             return  # in use by a container that is kept, or gone already
 
+    def images(self, labels: Mapping[str, str | None]) -> tuple[FoundImage, ...]:
+        wanted = {"label": values.label_filter(labels)} if labels else None
+        listed = self._ask("list the images", self._api.images, filters=wanted)
+        steps = self._ask("list the images", self._api.images, filters=wanted, all=True)
+        told = {entry["Id"] for entry in listed}
+        found = []
+        for entry in steps:
+            facts: dict[str, Any] | None = {}
+            if entry["Id"] in told:  # a step has nothing more to tell, and there are many
+                facts = self._inspected(entry["Id"])
+            if facts is not None:
+                found.append(values.found_image(entry, facts))
+        return tuple(sorted(found, key=lambda image: image.created))
+
+    def _inspected(self, image: str) -> dict[str, Any] | None:
+        try:
+            return dict(self._ask("look up an image", self._api.inspect_image, image))
+        except EngineError as error:
+            if isinstance(error.__cause__, NotFound):  # removed since it was listed
+                return None
+            raise
+
+    def touch(self, name: str) -> None:
+        repository, _, tag = name.rpartition(":")
+        try:
+            with _engine_errors(f"note the use of the image {name}"):
+                self._api.tag(name, repository, tag)
+        except EngineError as error:
+            if not isinstance(error.__cause__, NotFound):
+                raise
+
+    def discard_image(self, name: str) -> None:
+        try:
+            with _engine_errors(f"remove the image {name}"):
+                self._api.remove_image(name, force=False, noprune=True)
+        except EngineError as error:
+            if not isinstance(error.__cause__, NotFound):
+                raise
+
     def volume_exists(self, name: str) -> bool:
         try:
             self._ask(f"look up the volume {name}", self._api.inspect_volume, name)
@@ -394,8 +443,7 @@ class DockerEngine:
         return found
 
     def containers(self, labels: Mapping[str, str | None]) -> tuple[Found, ...]:
-        wanted = [name if value is None else f"{name}={value}" for name, value in labels.items()]
-        filters = {"label": wanted}
+        filters = {"label": values.label_filter(labels)}
         listed = self._ask("list the containers", self._api.containers, all=True, filters=filters)
         # One that is being removed is as good as gone.
         found = [values.container(entry) for entry in listed if entry["State"] != "removing"]
@@ -506,6 +554,14 @@ class DockerEngine:
         except EngineError as error:
             # 409: a removal is under way already.
             if not isinstance(error.__cause__, NotFound) and _status(error) != HTTPStatus.CONFLICT:
+                raise
+
+    def discard(self, container: str) -> None:
+        try:
+            with _engine_errors("remove the container"):
+                self._api.remove_container(container, v=True, force=False)
+        except EngineError as error:
+            if not isinstance(error.__cause__, NotFound):
                 raise
 
     # ---- what it has written ---------------------------------------------------------------------

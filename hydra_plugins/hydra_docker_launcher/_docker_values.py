@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from . import _refusal
-from ._engine import Change, ContainerSpec, ContainerState, Found, Host, Image
+from ._engine import Change, ContainerSpec, ContainerState, Found, FoundImage, Host, Image
 from ._errors import ImageError
 from ._options import LABEL_PREFIX
 
@@ -155,6 +155,28 @@ def container(entry: Mapping[str, Any]) -> Found:
     )
 
 
+def label_filter(labels: Mapping[str, str | None]) -> list[str]:
+    """Return the engine's filter for labels; None stands for any value."""
+    return [name if value is None else f"{name}={value}" for name, value in labels.items()]
+
+
+def found_image(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> FoundImage:
+    """Return an image that is listed; ``facts`` are what is found when it is looked up."""
+    created = float(entry["Created"])
+    named = (facts.get("Metadata") or {}).get("LastTagTime") or "0001"
+    return FoundImage(
+        id=entry["Id"],
+        names=tuple(name for name in entry["RepoTags"] or () if name != "<none>:<none>"),
+        digests=tuple(name for name in entry["RepoDigests"] or () if name != "<none>@<none>"),
+        labels=dict(entry["Labels"] or {}),
+        created=created,
+        used=created if named.startswith("0001") else max(created, _moment(named)),
+        size=int(entry["Size"]),
+        parent=entry.get("ParentId") or None,
+        layers=tuple((facts.get("RootFS") or {}).get("Layers") or ()),
+    )
+
+
 def change(item: Mapping[str, Any]) -> Change:
     return Change(CHANGES[item["Kind"]], item["Path"])
 
@@ -218,6 +240,12 @@ def seconds(moment: str) -> float:
     whole, _, fraction = moment.rstrip("Z").partition(".")
     stamp = datetime.fromisoformat(f"{whole}+00:00").timestamp()
     return stamp + float(f"0.{fraction or 0}")
+
+
+def _moment(text: str) -> float:
+    """Return the seconds since the epoch of an RFC 3339 time with an offset from UTC."""
+    whole = re.sub(r"\.\d+", "", text).replace("Z", "+00:00")
+    return datetime.fromisoformat(whole).timestamp()
 
 
 class Chunks(io.RawIOBase):

@@ -177,6 +177,28 @@ class Change:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image as the engine lists it. Times in seconds since the epoch, ``size`` in bytes.
+
+    ``names`` are its ``repository:tag``, ``digests`` its ``repository@sha256:…``. An image without
+    either may be a step of a build, which others stand on. ``layers`` are the digests of its layers
+    from the lowest up, and ``parent`` is the id of what it was made from; not every engine tells
+    them of every image.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    labels: Mapping[str, str]
+    created: float
+    #: When it was last given a name (``Engine.touch``), or made.
+    used: float
+    size: int
+    parent: str | None = None
+    layers: tuple[str, ...] = ()
+
+
 class Engine(Protocol):
     """One container engine. All methods may be called from several threads at once.
 
@@ -221,6 +243,25 @@ class Engine(Protocol):
 
     def remove_image(self, image: str) -> None:
         """Remove an image; one that is gone or still used by a container is left alone."""
+
+    def images(self, labels: Mapping[str, str | None]) -> tuple[FoundImage, ...]:
+        """Return the images that have all these labels, steps of builds among them; oldest first.
+
+        A label with the value None may have any value.
+        """
+
+    def touch(self, name: str) -> None:
+        """Note at an image that it is used now, as far as the engine can; one that is gone is none.
+
+        ``name`` is its ``repository:tag``.
+        """
+
+    def discard_image(self, name: str) -> None:
+        """Take a name from an image, or remove it by its id; without its last name it is removed.
+
+        What it was made from stays. Raises ``EngineError`` where a container or another image needs
+        it; one that is gone is no error.
+        """
 
     def volume_exists(self, name: str) -> bool:
         """Tell whether there is a named volume."""
@@ -277,4 +318,10 @@ class Engine(Protocol):
         """Yield a tar archive of a file, or of a folder and all below it; links are not followed.
 
         Its names begin with the last part of ``path``. To close the generator ends the transfer.
+        """
+
+    def discard(self, container: str) -> None:
+        """Remove a container that does not run; one that is gone is no error.
+
+        Raises ``EngineError`` where it runs.
         """

@@ -16,24 +16,30 @@ from ._dockerfile import Dockerfile
 from ._dockerignore import Dockerignore
 from ._engine import BuildRequest, Engine, Image, Show
 from ._errors import ImageError, OptionError
-from ._options import SweepOptions
+from ._options import LABEL_PREFIX, SweepOptions
 from ._recipe import Recipe
 from ._source import Source
 from ._stages import Intake, UnknownStageError
 
 #: Counted up when the same Dockerfile would become another image by what is done here.
 FORMAT = 1
+#: On an image that is made here: the id of the image that it was made from.
+BASE_LABEL = f"{LABEL_PREFIX}base"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A build. ``tag`` is a hash of all that goes into it; ``base`` is as in ``Image``."""
+    """A build. ``tag`` is a hash of all that goes into it; ``base`` is as in ``Image``.
+
+    ``base_id`` is the id of that image.
+    """
 
     recipe: Recipe
     dockerfile: Dockerfile
     context: Context
     tag: str
     base: str | None
+    base_id: str | None
 
 
 def get_image(
@@ -158,6 +164,7 @@ def _plan(
         context=sent,
         tag=f"hydra-docker/{name}:{digest}",
         base=f"{intake.base} {base.digest or base.id}" if base is not None else None,
+        base_id=base.id if base is not None else None,
     )
 
 
@@ -196,6 +203,7 @@ def _found(engine: Engine, options: SweepOptions, plan: Plan, show: Show) -> Ima
         found = engine.find_image(name)
         if found is not None:
             show(f"Image {found.short} is up to date with {plan.recipe.origin}")
+            engine.touch(name)
             return found
     if options.push is None or options.pull_policy == "never":
         return None
@@ -242,7 +250,7 @@ def _built(
         target=options.build.target,
         args=options.build.args,
         network=options.build.network,
-        labels=labels,
+        labels=(*labels, *(((BASE_LABEL, plan.base_id),) if plan.base_id else ())),
         needs=plan.dockerfile.needs,
     )
     with tempfile.TemporaryDirectory(prefix="hydra-docker-") as name:

@@ -142,6 +142,7 @@ def _alone(lock: Path) -> Iterator[None]:
     handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        os.utime(handle)  # when the clone was last used (hydra-docker gc)
         yield
     finally:
         os.close(handle)

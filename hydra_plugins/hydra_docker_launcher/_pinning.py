@@ -157,7 +157,10 @@ def with_clone(request: Request, code: Code) -> Code:
 
 def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
     """Pull or build the image, see what it has, and put the commit's files on top of it."""
-    labels = _plan.labels(request.sweep, code.source.commit, code.identity.name)
+    labels = (
+        *_plan.labels(request.sweep, code.source.commit, code.identity.name),
+        _plan.folder_label(request.folder),
+    )
     image = _image.get_image(engine, request.options, code.source, code.script, labels, _show)
     log.info("Image %s (%s)", image.reference, image.short)
     if image.digest is None:

@@ -61,6 +61,11 @@ def labels(sweep: str, commit: str, user: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def folder_label(folder: Path) -> tuple[str, str]:
+    """Return the label that tells where a sweep's outputs are."""
+    return f"{LABEL_PREFIX}folder", str(folder)
+
+
 def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
     """Return the specification of the container of one job.
 
@@ -93,7 +98,7 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
             *options.labels,
             *labels(ground.sweep, ground.commit, ground.identity.name),
             (f"{LABEL_PREFIX}job", str(job.number)),
-            (f"{LABEL_PREFIX}folder", str(ground.folder)),
+            folder_label(ground.folder),
         ),
         restart=options.restart,
         stop_grace_period=options.stop_grace_period,

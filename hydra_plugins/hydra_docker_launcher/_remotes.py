@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 
 from ._errors import SourceError
@@ -88,7 +89,10 @@ def fetch(repository: Repository, commit: str, *, remote: str, branch: str | Non
         answer = repository.run("fetch", *_QUIETLY, remote, *refs, may_fail=True)
         said = answer.err.strip()
         if repository.has(commit):
-            repository.run("update-ref", FETCHED + commit, commit)
+            # Its reflog tells when that was.
+            noted = ("--create-reflog", "-m", "fetched by hydra/launcher=docker")
+            now = {"GIT_COMMITTER_DATE": f"@{int(time.time())} +0000"}
+            repository.run("update-ref", *noted, FETCHED + commit, commit, variables=now)
             return
     shallow = repository.run("rev-parse", "--is-shallow-repository").line == "true"
     hint = " The clone is shallow: `git fetch --unshallow` gets older commits." if shallow else ""

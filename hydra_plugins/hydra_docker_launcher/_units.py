@@ -6,6 +6,7 @@ import re
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+_AGE = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 
 
@@ -42,6 +43,29 @@ def duration(value: object) -> float:
         raise ValueError("must be a time such as 10s, 1m30s, 500ms or 1h")
     hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def age(value: object) -> float:
+    """Return seconds: ``7d``, ``36h``, ``1d12h``, ``30m``, or ``0``.
+
+    Raises ``ValueError`` that says what is valid.
+    """
+    text = str(value).strip()
+    match = _AGE.fullmatch(text)
+    if text == "0":
+        return 0.0
+    if match is None or not text:
+        raise ValueError("must be an age such as 7d, 36h, 1d12h or 30m (d, h, m)")
+    days, hours, minutes = (int(part or 0) for part in match.groups())
+    return float(days * 86400 + hours * 3600 + minutes * 60)
+
+
+def show_age(seconds: float) -> str:
+    """Return an age in its largest unit, rounded down: ``9d``, ``3h``, ``12m``."""
+    for unit, length in (("d", 86400), ("h", 3600)):
+        if seconds >= length:
+            return f"{int(seconds // length)}{unit}"
+    return f"{max(0, int(seconds // 60))}m"
 
 
 def cpu_number(value: object) -> float:

@@ -14,6 +14,8 @@ from typing import Any
 from ._errors import ReproduceError
 
 FOLDER = "reproduced"
+#: Folder of the cache that clones are kept in.
+REPOSITORIES = "repositories"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Wish:
 
     @property
     def clones(self) -> Path:
-        return self.cache / "repositories"
+        return self.cache / REPOSITORIES
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def test_arguments_of_a_note(bench, capsys, arguments, said):
     assert bench.stores == []
 
 
-@pytest.mark.parametrize("command", [[], ["reproduce"], ["note"]])
+@pytest.mark.parametrize("command", [[], ["reproduce"], ["note"], ["gc"]])
 def test_help(capsys, command):
     """Every command explains itself."""
     with pytest.raises(SystemExit) as raised:

@@ -194,5 +194,6 @@ def test_image_is_made_once(delivered):
     engine, first, *_ = delivered(how="image")
     assert delivered(how="image", engine=engine)[1].baked == first.baked
     assert len(engine.layers) == 3
+    assert engine.touched == [first.baked.reference]
     other = delivered(how="image", engine=engine, user="7:7")[1].baked
     assert other.reference != first.baked.reference

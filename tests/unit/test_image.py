@@ -304,7 +304,7 @@ def test_build(source, shown):
             target="runtime",
             args=(("A", "1"),),
             network="host",
-            labels=LABELS,
+            labels=(*LABELS, ("hydra.docker.base", BASES["gpu"].id)),
             needs=(),
         )
     ]
@@ -351,6 +351,7 @@ def test_nothing_changed(source, shown):
     assert get(engine, second, shown) == image
     assert shown[-1] == f"Image {image.short} is up to date with Dockerfile"
     assert engine.calls == [("build", image.reference)]
+    assert engine.touched == [image.reference]
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,8 @@ class TestFetch:
         assert clone.git("for-each-ref", "--format=%(refname)", "refs/hydra-docker") == (
             f"{REFS}/{commit}"
         )
+        noted = clone.git("log", "--walk-reflogs", "--format=%gs", f"{REFS}/{commit}")
+        assert noted == "fetched by hydra/launcher=docker"
         assert exported(Source(clone.root, commit, None, None), clone.root.parent / "out") == {
             "train.py": b"pass\n"
         }

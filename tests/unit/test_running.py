@@ -171,7 +171,7 @@ class Sweep:
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
     sweep = Sweep(tmp_path)
-    sweep.notes.changed = sweep.engine.touch
+    sweep.notes.changed = sweep.engine.look_again
     detach = _watching.Watch.detach
 
     def detach_and_tell(watch, **options):

@@ -2,7 +2,14 @@
 
 import pytest
 
-from hydra_plugins.hydra_docker_launcher._units import cpu_number, duration, show_size, size
+from hydra_plugins.hydra_docker_launcher._units import (
+    age,
+    cpu_number,
+    duration,
+    show_age,
+    show_size,
+    size,
+)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,38 @@ def test_no_duration(text):
     """Anything else says what is valid."""
     with pytest.raises(ValueError, match=r"^must be a time such as 10s, 1m30s, 500ms or 1h$"):
         duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7d", 604800),
+        ("36h", 129600),
+        ("1d12h", 129600),
+        ("1d1h1m", 90060),
+        ("30m", 1800),
+        ("0", 0),
+    ],
+)
+def test_age(text, seconds):
+    """An age is written in days, hours and minutes."""
+    assert age(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "7", "1w", "2 d", "-1d", "1m1h", "1.5d", "10s"])
+def test_no_age(text):
+    """Anything else says what is valid."""
+    with pytest.raises(ValueError, match=r"^must be an age such as 7d, 36h, 1d12h or 30m "):
+        age(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0m"), (-5, "0m"), (59, "0m"), (3599, "59m"), (3600, "1h"), (86399, "23h"), (9e5, "10d")],
+)
+def test_show_age(seconds, text):
+    """It is shown in its largest unit, rounded down."""
+    assert show_age(seconds) == text
 
 
 @pytest.mark.parametrize(("text", "number"), [(1, 1.0), ("0.5", 0.5), (0.01, 0.01), ("16", 16.0)])
