@@ -10,6 +10,7 @@ import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_network
 from pathlib import Path
@@ -32,6 +33,7 @@ from ._errors import DockerLauncherError, EngineError, ImageError
 from ._interrupt import held_back
 
 CONNECT_TIMEOUT = 60  # seconds; of one answer, not of a stream
+ACCURACY = 1e-3  # seconds, of the engine's times as numbers
 NO_ENGINE = (
     "No Docker engine answers{where}: {reason}\n"
     "Start Docker (`docker info` must work for this user), or set DOCKER_HOST."
@@ -340,45 +342,48 @@ class DockerEngine:
             return None
         running = bool(state["Running"] or state.get("Restarting"))
         abnormal = not running and state["ExitCode"] != 0
-        signal, stopped = self._signals(container, state) if abnormal else (None, False)
+        events = self._events_of(container, state) if abnormal else _NOTHING
         return ContainerState(
             running=running,
             exit_code=state["ExitCode"],
-            oom_killed=bool(state["OOMKilled"]),
-            stopped=stopped,
-            signal=signal,
+            oom_killed=bool(state["OOMKilled"]) or "oom" in events.actions,
+            stopped="stop" in events.actions,
+            signal=events.signal(state["ExitCode"]),
             error=state.get("Error", ""),
             started_at=state["StartedAt"],
             finished_at=state["FinishedAt"],
+            unseen=abnormal and "die" not in events.actions,
         )
 
-    def _signals(self, container: str, state: dict[str, Any]) -> tuple[int | None, bool]:
-        """Return the first signal that the engine sent it, and whether it was told to stop."""
+    def _events_of(self, container: str, state: dict[str, Any]) -> _Events:
+        """Return what the engine remembers of a container's last run."""
         if state["StartedAt"].startswith("0001"):
-            return None, False
-        signals, stopped = self._events(container, state, until=f"{time.time():.9f}")
-        if signals and not stopped:
+            return _NOTHING
+        events = self._events(container, state, until=f"{time.time():.9f}")
+        if events.signals and "stop" not in events.actions:
             # The engine notes a `docker stop` only after the container has ended.
             end = int(_seconds(state["FinishedAt"])) + 2
-            signals, stopped = self._events(container, state, until=end)
-        return (signals[0] if signals else None), stopped
+            events = self._events(container, state, until=end)
+        return events
 
-    def _events(
-        self, container: str, state: dict[str, Any], until: str | int
-    ) -> tuple[list[int], bool]:
-        """Return the signals sent through the engine, and whether there was a stop."""
+    def _events(self, container: str, state: dict[str, Any], until: str | int) -> _Events:
         with _engine_errors("read the engine's events"):
             events = list(
                 self._api.events(
                     since=int(_seconds(state["StartedAt"])),
                     until=until,
-                    filters={"container": container, "event": ["kill", "stop"]},
+                    filters={"container": container, "event": ["kill", "stop", "oom", "die"]},
                     decode=True,
                 )
             )
+        # The end of the run before a restart may be of the same second.
+        started = _seconds(state["StartedAt"]) - ACCURACY
+        events = [event for event in events if event["timeNano"] / 1e9 >= started]
         signals = (event["Actor"]["Attributes"].get("signal") for event in events)
-        stopped = any(event["Action"] == "stop" for event in events)
-        return [int(number) for number in signals if number], stopped
+        return _Events(
+            frozenset(event["Action"] for event in events),
+            tuple(int(number) for number in signals if number),
+        )
 
     def stop(self, container: str, grace: float) -> None:
         try:
@@ -398,6 +403,22 @@ class DockerEngine:
             # 409: a removal is under way already.
             if not isinstance(error.__cause__, NotFound) and _status(error) != 409:
                 raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Events:
+    """What has happened to a container: the engine's words, and the signals sent through it."""
+
+    actions: frozenset[str] = frozenset()
+    signals: tuple[int, ...] = ()
+
+    def signal(self, exit_code: int) -> int | None:
+        """Return the signal that it died of, else the last one."""
+        deadly = [number for number in self.signals if 128 + number == exit_code]
+        return next(iter(deadly or self.signals[-1:]), None)
+
+
+_NOTHING = _Events()
 
 
 class _Chunks(io.RawIOBase):

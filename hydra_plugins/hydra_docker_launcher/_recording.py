@@ -171,6 +171,7 @@ class SweepRecorder:
                 "outcome": outcome.end.value,
                 "cause": outcome.cause,
                 "exit_code": outcome.exit_code,
+                **_known_of(outcome),
                 "container": container,
                 "started": state.started_at if state else None,
                 "ended": state.finished_at if state else _now(),
@@ -202,6 +203,7 @@ class SweepRecorder:
             "outcome": outcome.end.value,
             "cause": outcome.cause,
             "exit_code": outcome.exit_code,
+            **_known_of(outcome),
             "ended": _now(),
         }
         self._ledger.update(job.number, **row)
@@ -229,6 +231,7 @@ class SweepRecorder:
             f"{LABEL_PREFIX}cause": outcome.cause,
             f"{LABEL_PREFIX}container": container,
             f"{LABEL_PREFIX}exit_code": outcome.exit_code,
+            **{f"{LABEL_PREFIX}{name}": value for name, value in _known_of(outcome).items()},
         }
         end = JobRunEnd(
             status=outcome.end.run_status,
@@ -315,6 +318,16 @@ def _limits(spec: ContainerSpec) -> dict[str, str]:
         "pids_limit": str(limits.pids),
         "gpus": ",".join(spec.gpus.ids) or ("all" if spec.gpus.all else str(spec.gpus.count)),
     }
+
+
+def _known_of(outcome: Outcome) -> dict[str, str | int]:
+    """Return what is known of an end beside its cause. ``memory_peak`` in bytes."""
+    known = {
+        "advice": outcome.advice,
+        "warning": outcome.warning,
+        "memory_peak": outcome.memory_peak,
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _metrics(outcome: Outcome) -> dict[str, float]:

@@ -17,10 +17,11 @@ from . import _outcome
 from ._capacity import Capacity
 from ._engine import ContainerSpec, ContainerState, Engine
 from ._errors import DockerLauncherError, EngineError
+from ._evidence import is_final
 from ._options import NO_RETRIES, Retries
 from ._outcome import End, Outcome
 from ._paths import JobPaths
-from ._units import show_size
+from ._symptoms import LAST_LINES
 
 log = logging.getLogger("hydra_docker_launcher")
 
@@ -213,7 +214,8 @@ class _Running:
         self.outcome = _outcome.decide(
             state,
             _outcome.read_result(self.job.paths.result),
-            memory=show_size(spec.limits.memory),
+            spec=spec,
+            lines=_outcome.last_lines(self.job.paths.log, LAST_LINES),
             timed_out=self._timed_out,
             stopped_by=self._stopped_by,
         )
@@ -238,7 +240,7 @@ class _Running:
                 state = self._engine.state(container)
                 if state is None or not state.running:
                     return state
-                if self._spec.restart.name in FINAL_POLICIES and self.job.paths.result.exists():
+                if self._spec.restart.name in FINAL_POLICIES and self._has_ended():
                     return self._stop_restarting(container)
             except EngineError:
                 failures += 1
@@ -247,6 +249,9 @@ class _Running:
                 time.sleep(ENGINE_BACKOFF * 2 ** (failures - 1))
             else:
                 time.sleep(POLL)
+
+    def _has_ended(self) -> bool:
+        return is_final(_outcome.read_result(self.job.paths.result))
 
     def _stop_restarting(self, container: str) -> ContainerState | None:
         """End a container whose job has come to its end, but whose policy starts it again."""

@@ -76,6 +76,9 @@ ORDER = (
     "_pinning",
     # run
     "_capacity",
+    "_advice",
+    "_symptoms",
+    "_evidence",
     "_outcome",
     "_running",
     "_job_files",
