@@ -407,7 +407,7 @@ def test_advice_of_an_exception():
 
 def test_advice_of_the_log():
     """A job that ends without an exception has left its last words in the log."""
-    lines = ["cp: error writing '/x': No space left on device"]
+    lines = ["train: No space left on device"]
     result = {"outcome": "exited", "code": 1, "after": None, "full": ["/dev/shm", 5, "/"]}
     assert decided(state(1), result, lines=lines).advice == (
         "/dev/shm was full: it holds shm_size=1g. Raise hydra.launcher.shm_size; it counts as "
