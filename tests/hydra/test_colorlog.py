@@ -72,12 +72,12 @@ def test_without_colorlog_in_the_image(tmp_path: Path) -> None:
 
     assert found.status == 1
     assert [row["outcome"] for row in found.ledger] == ["error"]
-    report = [
-        "job #0 (+lr=1) error: raised ValueError: Unable to configure formatter 'colorlog' "
-        "(caused by ModuleNotFoundError: No module named 'colorlog')",
-        "Install it in the image.",
-    ]
-    assert [row["cause"] for row in found.ledger] == [report[0].partition("error: ")[2]]
+    cause = (
+        "raised ValueError: Unable to configure formatter 'colorlog' "
+        "(caused by ModuleNotFoundError: No module named 'colorlog')"
+    )
+    assert [row["cause"] for row in found.ledger] == [cause]
+    report = [f"job #0 (+lr=1) error: {cause}", "Install it in the image."]
     (job,) = json.loads((found.folder / "returns.json").read_text())
     assert (job["status"], job["error"]["type"]) == ("FAILED", "ValueError")
     (notes,) = job["error"]["notes"]
