@@ -18,6 +18,10 @@ KILLED = (
     "or one of the host (kill -9), or the host's kernel for want of memory (`dmesg` there tells): "
     "then run fewer jobs at once (hydra.launcher.n_jobs)."
 )
+CRASHED = (
+    "Native code has crashed. Set PYTHONFAULTHANDLER=1 in hydra.launcher.environment, and the log "
+    "shows where."
+)
 NO_MODULE = "Install it in the image."
 
 
@@ -214,6 +218,19 @@ def not_permitted(case: Case) -> str | None:
         f"{user} (uid:gid) may not do that in the host's {_short(case.mount.source)}. Change the "
         "permissions there, or hydra.launcher.user."
     )
+
+
+def no_such_file(case: Case) -> str | None:
+    if case.path is None or case.mount is not None:
+        return None
+    return (
+        f"{_short(case.path)} is not in the container: it has the image's files, the commit's, and "
+        "what hydra.launcher.volumes names."
+    )
+
+
+def no_such_program(case: Case) -> str | None:
+    return None if case.path is None else f"Install {_short(case.path)} in the image."
 
 
 def no_temporary(case: Case) -> str | None:

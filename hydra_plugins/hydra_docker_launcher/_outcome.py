@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,8 @@ from ._tracking import RunStatus
 
 MAX_RESULT = 8 * 1024 * 1024  # bytes
 MAX_LOG = 20_000  # bytes of a log's end
-UNKNOWN_EXIT = 255  # what the engine gives out for an end that it has not seen
+#: Exit codes of containers that ended with their engine: killed, stopped, or made up by it.
+OF_OUTAGE = (128 + signal.SIGKILL, 128 + signal.SIGTERM, 255)
 
 
 class End(str, Enum):
@@ -175,8 +177,9 @@ def _decide(found: Evidence, timed_out: str | None, stopped_by: str | None) -> O
         return _out_of_memory(found)
     if not found.result and state.error:
         return not_started(f"the engine could not start its container: {state.error}")
-    if not found.result and state.unseen and code == UNKNOWN_EXIT:
-        return lost("the engine, or its machine, went down while it ran, and has not seen its end")
+    if not found.result and state.unseen and code in OF_OUTAGE:
+        cause = f"the engine, or its machine, went down while it ran (exit code {code})"
+        return replace(lost(cause), exit_code=code)
     if found.outcome == "not cloned":
         return Outcome(End.NOT_STARTED, text(found.result.get("cause")), code)
     if found.outcome == "error":

@@ -49,7 +49,7 @@ def explain(facts: Facts) -> str | None:
     """
     chain = list(_chain(facts.error))
     for error in chain:
-        found = _search(facts, _said(error)) or _of_fork(facts, error)
+        found = _of_start(facts, error) or _search(facts, _said(error))
         if found:
             return found
     if not chain or any(_CHILD_FAILED.search(_said(error)) for error in chain):
@@ -112,14 +112,18 @@ def _sentence(explanation: Explanation, case: Case) -> str | None:
     return explanation if isinstance(explanation, str) else explanation(case)
 
 
-def _of_fork(facts: Facts, error: Mapping[str, Any]) -> str | None:
-    """Explain EAGAIN, which many things raise, where it was raised as a process was started."""
+def _of_start(facts: Facts, error: Mapping[str, Any]) -> str | None:
+    """Explain what many things raise, where it was raised as a process was started."""
     frames = error.get("frames")
     last = frames[-1] if isinstance(frames, list) and frames else None
     name = last[1] if isinstance(last, list) and len(last) == 3 else None
-    starts = name in ("_execute_child", "_launch")  # of subprocess and multiprocessing
-    refused = _said(error).startswith("BlockingIOError: [Errno 11] ")
-    return _advice.processes(Case(facts.spec)) if starts and refused else None
+    if name not in ("_execute_child", "_launch"):  # of subprocess and multiprocessing
+        return None
+    for pattern, explanation in _AT_START:
+        match = pattern.match(_said(error))
+        if match is not None:
+            return _sentence(explanation, _case(facts, match))
+    return None
 
 
 _OF_EXIT_CODE: dict[int, Explanation] = {
@@ -132,10 +136,7 @@ _OF_EXIT_CODE: dict[int, Explanation] = {
     128 + signal.SIGBUS: _advice.bus_error,
     128 + signal.SIGFPE: "Native code has divided by zero.",
     128 + signal.SIGKILL: _advice.KILLED,
-    128 + signal.SIGSEGV: (
-        "Native code has crashed. Set PYTHONFAULTHANDLER=1 in hydra.launcher.environment, and the "
-        "log shows where."
-    ),
+    128 + signal.SIGSEGV: _advice.CRASHED,
     128 + signal.SIGTERM: (
         "Nobody did that through the engine: a process of the job did, or one of the host."
     ),
@@ -162,6 +163,11 @@ _CHILD_FAILED = re.compile(
     r"|^(?:BrokenProcessPool|TerminatedWorkerError|CalledProcessError|ChildFailedError"
     r"|ProcessExitedException|WorkerCrashedError): "
     r"|^RuntimeError: One or more background workers are no longer alive"
+)
+
+_AT_START: tuple[tuple[re.Pattern[str], Explanation], ...] = (
+    (re.compile(r"BlockingIOError: \[Errno 11\] "), _advice.processes),
+    (re.compile(rf"FileNotFoundError: \[Errno 2\] .+?{_PATH}$"), _advice.no_such_program),
 )
 
 #: First what follows an exception's type, then what stands in a log by itself.
@@ -191,6 +197,11 @@ _MESSAGES: tuple[tuple[str, Explanation], ...] = (
     # /dev/shm: PyTorch's DataLoader, and its tensors that several processes share
     (r"DataLoader worker \(pid \d+\) is killed by signal: Bus error", _advice.bus_error),
     (r".*\bdied with <Signals\.SIGBUS: \d+>", _advice.bus_error),
+    # children that others killed, or that crashed; the data loader has the kernel's words
+    (r"DataLoader worker \(pid \d+\) is killed by signal: Killed\.", _advice.KILLED),
+    (r".*\bdied with <Signals\.SIGKILL: \d+>", _advice.KILLED),
+    (r"DataLoader worker \(pid \d+\) is killed by signal: Segmentation fault", _advice.CRASHED),
+    (r".*\bdied with <Signals\.SIGSEGV: \d+>", _advice.CRASHED),
     (rf"unable to write to file {_SHARED}", _advice.full_shm),
     (rf"unable to .*{_SHARED}.*: No space left on device \(28\)", _advice.full_shm),
     # disks; HDF5; SQLite
@@ -213,6 +224,7 @@ _MESSAGES: tuple[tuple[str, Explanation], ...] = (
     # files
     (rf"\[Errno 30\] Read-only file system{_PATH}", _advice.read_only),
     (rf"\[Errno 13\] Permission denied{_PATH}", _advice.not_permitted),
+    (rf"\[Errno 2\] No such file or directory{_PATH}", _advice.no_such_file),
     (r"\[Errno 2\] No usable temporary directory found in ", _advice.no_temporary),
     (r"No module named '", _advice.NO_MODULE),
 )
@@ -233,6 +245,9 @@ _LINES: tuple[tuple[str, Explanation], ...] = (
     (r"OOM when allocating tensor with shape\[[\d,]*\] and type \w+ on /job:", _advice.gpu_memory),
     (_NO_HANDLE, _advice.gpu_memory),
     (_BUS_ERROR, _advice.bus_error),
+    (r"^The exit codes of the workers are \{.*\bSIGKILL\(-9\)", _advice.KILLED),
+    (r"^The exit codes of the workers are \{.*\bSIGSEGV\(-11\)", _advice.CRASHED),
+    (r"^[\w./+-]+: line \d+: +\d+ Killed  ", _advice.KILLED),
     (rf"{_COMPLAINED}No space left on device$", _advice.no_space),
     (rf"{_COMPLAINED}Too many open files$", _advice.open_files),
     (_NO_THREAD, _advice.processes),

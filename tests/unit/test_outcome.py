@@ -253,12 +253,15 @@ def test_engine_that_cannot_start_it_again():
     assert found == Outcome(End.NOT_STARTED, cause)
 
 
-def test_end_that_the_engine_has_not_seen():
-    """The machine went down: nobody knows the exit code, and 255 is none."""
-    cause = "the engine, or its machine, went down while it ran, and has not seen its end"
-    assert decided(state(255, unseen=True), None) == Outcome(End.LOST, cause)
-    result = {"outcome": "exited", "code": 255, "after": None}
-    assert decided(state(255, unseen=True), result).end is End.EXITED
+@pytest.mark.parametrize("exit_code", [255, 143, 137])
+def test_end_that_the_engine_has_not_seen(exit_code):
+    """The engine went down: it stopped the container, or has made up an exit code."""
+    cause = f"the engine, or its machine, went down while it ran (exit code {exit_code})"
+    assert decided(state(exit_code, unseen=True), None) == Outcome(End.LOST, cause, exit_code)
+    result = {"outcome": "exited", "code": exit_code, "after": None}
+    assert decided(state(exit_code, unseen=True), result).end is End.EXITED
+    assert decided(state(exit_code), None).end is End.EXITED
+    assert decided(state(7, unseen=True), None).end is End.EXITED
 
 
 # ---- memory --------------------------------------------------------------------------------------

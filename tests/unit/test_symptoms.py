@@ -181,6 +181,30 @@ OPEN_FILES = (
     ),
     ("RuntimeError", "received 0 items of ancdata"),
 )
+KILLED = (
+    ("RuntimeError", "DataLoader worker (pid 3938) is killed by signal: Killed. "),
+    ("CalledProcessError", "Command '['python', 'x.py']' died with <Signals.SIGKILL: 9>."),
+    (
+        "TerminatedWorkerError",
+        (
+            "A worker process managed by the executor was unexpectedly terminated. This could be "
+            "caused by a segmentation fault while calling the function or by an excessive memory usage "
+            "causing the Operating System to kill the worker.\n\n"
+            "The exit codes of the workers are {SIGKILL(-9)}"
+        ),
+    ),
+)
+CRASHED = (
+    ("RuntimeError", "DataLoader worker (pid 2522) is killed by signal: Segmentation fault. "),
+    ("CalledProcessError", "Command 'x' died with <Signals.SIGSEGV: 11>."),
+    (
+        "TerminatedWorkerError",
+        (
+            "A worker process managed by the executor was unexpectedly terminated.\n"
+            "The exit codes of the workers are {SIGSEGV(-11), EXIT(1)}"
+        ),
+    ),
+)
 NAMES = (
     ("gaierror", "[Errno -3] Temporary failure in name resolution"),
     ("URLError", "<urlopen error [Errno -3] Temporary failure in name resolution>"),
@@ -204,6 +228,8 @@ TABLE = [
         (OPEN_FILES, _advice.open_files),
         ((("RuntimeError", "can't start new thread"),), _advice.processes),
         (NAMES, _advice.no_names),
+        (KILLED, lambda _: _advice.KILLED),
+        (CRASHED, lambda _: _advice.CRASHED),
     )
     for error in errors
 ]
@@ -253,6 +279,10 @@ def test_exception_in_the_log(error, advice):
                 "insufficient shared memory (shm)."
             ),
             _advice.bus_error,
+        ),
+        (
+            "bash: line 1:     8 Killed                  python3 train.py",
+            lambda _: _advice.KILLED,
         ),
         ("dd: writing to `x': No space left on device", _advice.no_space),
         ("tar: x/y: Cannot write: No space left on device", _advice.no_space),
@@ -363,14 +393,52 @@ def test_last_symptom():
     assert explain(Facts(SPEC, lines=far)) is None
 
 
+def started(starter: str) -> dict[str, Any]:
+    return {"frames": [["/code/train.py", "main", 1], ["/lib/python/x.py", starter, 2]]}
+
+
 @pytest.mark.parametrize("starter", ["_execute_child", "_launch"])
-def test_fork_that_was_refused(starter):
+def test_process_that_was_refused(starter):
     """EAGAIN means many things; from subprocess or multiprocessing it means pids_limit."""
-    frames = [["/code/train.py", "main", 1], ["/lib/python/x.py", starter, 2]]
-    error = raised("BlockingIOError", "[Errno 11] Resource temporarily unavailable", frames=frames)
+    message = "[Errno 11] Resource temporarily unavailable"
+    error = raised("BlockingIOError", message, **started(starter))
     assert explain(Facts(SPEC, error=error)) == _advice.processes(Case(SPEC))
     unlimited = replace(SPEC, limits=replace(SPEC.limits, pids=-1))
     assert explain(Facts(unlimited, error=error)) is None
+    assert explain(Facts(SPEC, error=raised("BlockingIOError", message, frames=[5]))) is None
+
+
+def test_program_that_is_missing():
+    """From subprocess, a file that is missing is a program."""
+    message = "[Errno 2] No such file or directory: 'ffmpeg'"
+    error = raised("FileNotFoundError", message, **started("_execute_child"))
+    assert explain(Facts(SPEC, error=error)) == "Install ffmpeg in the image."
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        (
+            "/home/ann/data.csv",
+            (
+                "/home/ann/data.csv is not in the container: it has the image's files, the commit's, "
+                "and what hydra.launcher.volumes names."
+            ),
+        ),
+        (
+            "data.csv",
+            (
+                "data.csv is not in the container: it has the image's files, the commit's, and what "
+                "hydra.launcher.volumes names."
+            ),
+        ),
+        ("/data/x.csv", None),
+    ],
+)
+def test_file_that_is_missing(path, advice):
+    """What is on the host is not in the container by itself; what a volume lacks, is nowhere."""
+    error = raised("FileNotFoundError", f"[Errno 2] No such file or directory: '{path}'")
+    assert explain(Facts(SPEC, error=error)) == advice
 
 
 def test_torch_without_cuda():
