@@ -22,6 +22,19 @@ CRASHED = (
     "Native code has crashed. Set PYTHONFAULTHANDLER=1 in hydra.launcher.environment, and the log "
     "shows where."
 )
+NO_TOOLKIT = (
+    "The engine cannot give GPUs to containers: install the NVIDIA Container Toolkit on its "
+    "machine."
+)
+NO_DRIVER = "The NVIDIA driver of the engine's machine does not answer: see `nvidia-smi` there."
+NO_DEVICE = (
+    "The engine's machine has no such GPU: see `nvidia-smi -L` there, and hydra.launcher.gpus."
+)
+NO_RUNTIME = "The engine has no such runtime: see `docker info`, and hydra.launcher.runtime."
+NO_SUCH_NETWORK = "See `docker network ls`, and hydra.launcher.network_mode."
+ENGINE_FULL = (
+    "The engine's disk is full. Free some space there: `docker system df` tells what takes it."
+)
 NO_MODULE = "Install it in the image."
 
 

@@ -33,6 +33,7 @@ from ._errors import DockerLauncherError, EngineError, ImageError
 from ._interrupt import held_back
 
 CONNECT_TIMEOUT = 60  # seconds; of one answer, not of a stream
+KILLED = 137  # exit code after SIGKILL
 ACCURACY = 1e-3  # seconds, of the engine's times as numbers
 NO_ENGINE = (
     "No Docker engine answers{where}: {reason}\n"
@@ -360,8 +361,10 @@ class DockerEngine:
         if state["StartedAt"].startswith("0001"):
             return _NOTHING
         events = self._events(container, state, until=f"{time.time():.9f}")
-        if events.signals and "stop" not in events.actions:
-            # The engine notes a `docker stop` only after the container has ended.
+        killed = state["ExitCode"] == KILLED and not {"oom", "stop"} & events.actions
+        if killed or (events.signals and "stop" not in events.actions):
+            # The engine notes a `docker stop` only after the container has ended, and may learn
+            # of a kill for want of memory only then.
             end = int(_seconds(state["FinishedAt"])) + 2
             events = self._events(container, state, until=end)
         return events

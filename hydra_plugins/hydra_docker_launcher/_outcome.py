@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from . import _advice
+from . import _advice, _symptoms
 from ._advice import Case
 from ._engine import ContainerSpec, ContainerState
 from ._evidence import Evidence, text
@@ -93,7 +93,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
 
 
 def not_started(reason: str) -> Outcome:
-    return Outcome(End.NOT_STARTED, reason)
+    return Outcome(End.NOT_STARTED, reason, advice=_symptoms.of_engine(reason))
 
 
 def lost(reason: str) -> Outcome:

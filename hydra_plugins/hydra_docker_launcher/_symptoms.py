@@ -79,6 +79,11 @@ def lacking(error: Mapping[str, Any]) -> str | None:
     return f"{first['type']}: {first.get('message')}".split("\n", 1)[0]
 
 
+def of_engine(reason: str) -> str | None:
+    """Say what helps where the engine could not start a container, in its own words."""
+    return next((advice for pattern, advice in _OF_ENGINE if pattern.search(reason)), None)
+
+
 def _chain(error: object) -> Iterator[Mapping[str, Any]]:
     """Yield an exception and those that it came of, the last one raised first."""
     for _ in range(MAX_CHAIN):
@@ -144,6 +149,18 @@ _OF_EXIT_CODE: dict[int, Explanation] = {
         "It made a system call that the engine forbids: see hydra.launcher.security_opt (seccomp)."
     ),
 }
+
+_OF_ENGINE: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"could not select device driver .* with capabilities: \[\[gpu"),
+        _advice.NO_TOOLKIT,
+    ),
+    (re.compile(r"nvidia-container-cli: initialization error"), _advice.NO_DRIVER),
+    (re.compile(r"nvidia-container-cli: device error: .*unknown device"), _advice.NO_DEVICE),
+    (re.compile(r"(?i)unknown (?:or invalid )?runtime"), _advice.NO_RUNTIME),
+    (re.compile(r"network \S+ not found$"), _advice.NO_SUCH_NETWORK),
+    (re.compile(r"no space left on device$"), _advice.ENGINE_FULL),
+)
 
 # ---- the words -----------------------------------------------------------------------------------
 

@@ -375,6 +375,8 @@ def test_could_not_start(ends: Ends) -> None:
     assert (row["outcome"], row["exit_code"]) == ("could not start", None)
     assert row["cause"].startswith("The engine could not ")
     assert "network no-such-network not found" in row["cause"]
+    advice = "See `docker network ls`, and hydra.launcher.network_mode."
+    assert ends.known("never_starts", "advice") == advice
 
 
 def test_noise(ends: Ends) -> None:

@@ -11,7 +11,7 @@ from hydra_plugins.hydra_docker_launcher import _advice, _symptoms
 from hydra_plugins.hydra_docker_launcher._advice import Case
 from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits, Mount
 from hydra_plugins.hydra_docker_launcher._option_values import Gpus, Ulimit
-from hydra_plugins.hydra_docker_launcher._symptoms import Facts, explain, lacking
+from hydra_plugins.hydra_docker_launcher._symptoms import Facts, explain, lacking, of_engine
 
 MIB = 1024**2
 OUTPUT = "/project/multirun/0"
@@ -188,8 +188,8 @@ KILLED = (
         "TerminatedWorkerError",
         (
             "A worker process managed by the executor was unexpectedly terminated. This could be "
-            "caused by a segmentation fault while calling the function or by an excessive memory usage "
-            "causing the Operating System to kill the worker.\n\n"
+            "caused by a segmentation fault while calling the function or by an excessive memory "
+            "usage causing the Operating System to kill the worker.\n\n"
             "The exit codes of the workers are {SIGKILL(-9)}"
         ),
     ),
@@ -421,15 +421,15 @@ def test_program_that_is_missing():
         (
             "/home/ann/data.csv",
             (
-                "/home/ann/data.csv is not in the container: it has the image's files, the commit's, "
-                "and what hydra.launcher.volumes names."
+                "/home/ann/data.csv is not in the container: it has the image's files, the "
+                "commit's, and what hydra.launcher.volumes names."
             ),
         ),
         (
             "data.csv",
             (
-                "data.csv is not in the container: it has the image's files, the commit's, and what "
-                "hydra.launcher.volumes names."
+                "data.csv is not in the container: it has the image's files, the commit's, and "
+                "what hydra.launcher.volumes names."
             ),
         ),
         ("/data/x.csv", None),
@@ -589,6 +589,34 @@ def test_path_of_the_containers_choice():
     assert found is not None
     assert "\x1b" not in found
     assert len(found) < 500
+
+
+# ---- the engine ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ('could not select device driver "" with capabilities: [[gpu]]', _advice.NO_TOOLKIT),
+        (
+            (
+                "failed to create shim: OCI runtime create failed: error running hook #0: exit "
+                "status 1, stderr: nvidia-container-cli: initialization error: load library "
+                "failed: libnvidia-ml.so.1: cannot open shared object file: no such file or directory: unknown"
+            ),
+            _advice.NO_DRIVER,
+        ),
+        ("nvidia-container-cli: device error: 7: unknown device: unknown", _advice.NO_DEVICE),
+        ("Unknown runtime specified nvidia", _advice.NO_RUNTIME),
+        ("unknown or invalid runtime name: nvidia", _advice.NO_RUNTIME),
+        ("network no-such-network not found", _advice.NO_SUCH_NETWORK),
+        ("mkdir /var/lib/docker/overlay2/x: no space left on device", _advice.ENGINE_FULL),
+        ("the name is taken", None),
+    ],
+)
+def test_engine_that_cannot_start(reason, advice):
+    """What the engine says when it cannot start a container."""
+    assert of_engine(f"The engine could not start the container: {reason}") == advice
 
 
 # ---- missing modules -----------------------------------------------------------------------------
