@@ -18,7 +18,7 @@ from ._advice import Case
 from ._engine import ContainerSpec
 
 LAST_LINES = 30  # lines of a log that are looked at
-MAX_LINE = 2000  # characters of each of them
+MAX_LINE = 1000  # characters of each of them
 MAX_CHAIN = 20  # exceptions that one was raised from
 MAX_TEXT = 20_000  # characters of a message that are looked at
 
@@ -165,11 +165,11 @@ _OF_ENGINE: tuple[tuple[re.Pattern[str], str], ...] = (
 # ---- the words -----------------------------------------------------------------------------------
 
 #: How a traceback ends: the exception's type, and the beginning of its message.
-_RAISED = r"^(?:\[rank\d+\]:[ ]?)?(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception|gaierror):\s*"
+_RAISED = r"^(?:\[rank\d+\]:[ ]?)?(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception|gaierror):\s{0,2}"
 #: How a program complains: its name, what it wanted to do, and (below) the kernel's words.
 _COMPLAINED = (
     r"^(?!(?i:debug|info|note|warn|warning)\b)[\w./+-]+(?:\[\d+\])?: "
-    r"(?:.*?(?:['`\u2018](?P<path>/[^'\u2019]*)['\u2019])?: )?"
+    r"(?:.*?(?:['`\u2018](?P<path>/[^'\u2019\n]{0,300})['\u2019])?: )?"
 )
 _PATH = r"(?:: (?P<quote>['\"])(?P<path>.+?)(?P=quote))"
 _SHARED = r"</?torch_\w+>"  # a tensor of PyTorch in /dev/shm

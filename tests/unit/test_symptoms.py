@@ -602,7 +602,7 @@ def test_path_of_the_containers_choice():
             (
                 "failed to create shim: OCI runtime create failed: error running hook #0: exit "
                 "status 1, stderr: nvidia-container-cli: initialization error: load library "
-                "failed: libnvidia-ml.so.1: cannot open shared object file: no such file or directory: unknown"
+                "failed: libnvidia-ml.so.1: cannot open shared object file: unknown"
             ),
             _advice.NO_DRIVER,
         ),
