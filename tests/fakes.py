@@ -309,7 +309,9 @@ class FakeEngine:
             if not found.over and found.play.result is not None and found.started:
                 result = found.output / ".docker" / "result.json"
                 result.parent.mkdir(parents=True, exist_ok=True)
-                result.write_text(json.dumps(found.play.result))
+                # The worker writes it once more as its process ends.
+                final = {**found.play.result, "exit_code": found.exit_code}
+                result.write_text(json.dumps(final))
             found.over = True
             self._changed.notify_all()
 

@@ -51,6 +51,7 @@ from ._patience import Patience
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 60  # seconds; of one answer, not of a stream
+KILLED = 137  # exit code after SIGKILL
 NO_ENGINE = (
     "No Docker engine answers{where}: {reason}\n"
     "Start Docker (`docker info` must work for this user), or set DOCKER_HOST."
@@ -502,35 +503,33 @@ class DockerEngine:
         if state["Status"] in ("removing", "dead"):  # `docker rm -f` has killed it first
             return None
         abnormal = not values.is_running(state) and state["ExitCode"] != 0
-        signal, stopped = self._signals(container, state) if abnormal else (None, False)
-        return values.state(state, signal, stopped=stopped)
+        events = self._events_of(container, state) if abnormal else values.NOTHING
+        return values.state(state, events, unseen=abnormal and "die" not in events.actions)
 
-    def _signals(self, container: str, state: dict[str, Any]) -> tuple[int | None, bool]:
-        """Return the first signal that the engine sent it, and whether it was told to stop."""
+    def _events_of(self, container: str, state: dict[str, Any]) -> values.Events:
+        """Return what the engine remembers of a container's last run."""
         if not values.was_started(state):
-            return None, False
-        signals, stopped = self._events(container, state, until=f"{time.time():.9f}")
-        if signals and not stopped:
-            # The engine notes a `docker stop` only after the container has ended.
+            return values.NOTHING
+        events = self._events(container, state, until=f"{time.time():.9f}")
+        killed = state["ExitCode"] == KILLED and not {"oom", "stop"} & events.actions
+        if killed or (events.signals and "stop" not in events.actions):
+            # The engine notes a `docker stop` only after the container has ended, and may learn
+            # of a kill for want of memory only then.
             end = int(values.seconds(state["FinishedAt"])) + 2
-            signals, stopped = self._events(container, state, until=end)
-        return (signals[0] if signals else None), stopped
+            events = self._events(container, state, until=end)
+        return events
 
-    def _events(
-        self, container: str, state: dict[str, Any], until: str | int
-    ) -> tuple[list[int], bool]:
-        """Return the signals sent through the engine, and whether there was a stop."""
+    def _events(self, container: str, state: dict[str, Any], until: str | int) -> values.Events:
+        since = values.seconds(state["StartedAt"])
         listing = partial(
             self._api.events,
-            since=int(values.seconds(state["StartedAt"])),
+            since=int(since),
             until=until,
-            filters={"container": container, "event": ["kill", "stop"]},
+            filters={"container": container, "event": ["kill", "stop", "oom", "die"]},
             decode=True,
         )
         events = self._ask("read the engine's events", lambda: list(listing()))
-        signals = (event["Actor"]["Attributes"].get("signal") for event in events)
-        stopped = any(event["Action"] == "stop" for event in events)
-        return [int(number) for number in signals if number], stopped
+        return values.events(events, since)
 
     def stop(self, container: str, grace: float) -> None:
         try:

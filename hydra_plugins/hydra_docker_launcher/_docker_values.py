@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_network
 from typing import Any
@@ -20,6 +21,7 @@ OWN_NAMES = "hydra-docker/"
 REQUEST_LABEL = f"{LABEL_PREFIX}request"
 #: Labels that only the containers of one and the same attempt of a job share.
 ATTEMPT_LABELS = tuple(f"{LABEL_PREFIX}{name}" for name in ("sweep", "job", "attempt"))
+ACCURACY = 1e-3  # seconds, of the engine's times as numbers
 #: How the engine numbers the kinds of changes.
 CHANGES = ("changed", "added", "deleted")
 #: Docker's words for what the kernel calls a machine.
@@ -186,17 +188,45 @@ def is_running(state: Mapping[str, Any]) -> bool:
     return bool(state["Running"] or state.get("Restarting"))
 
 
-def state(found: Mapping[str, Any], signal: int | None, *, stopped: bool) -> ContainerState:
-    """Return the state of a container, with what the engine's events say of its end."""
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What has happened to a container: the engine's words, and the signals sent through it."""
+
+    actions: frozenset[str] = frozenset()
+    signals: tuple[int, ...] = ()
+
+    def signal(self, exit_code: int) -> int | None:
+        """Return the signal that it died of, else the last one."""
+        deadly = [number for number in self.signals if 128 + number == exit_code]
+        return next(iter(deadly or self.signals[-1:]), None)
+
+
+NOTHING = Events()
+
+
+def events(listed: Iterable[Mapping[str, Any]], since: float) -> Events:
+    """Return the events from ``since`` on, in seconds since the epoch."""
+    # The end of the run before a restart may be of the same second.
+    found = [event for event in listed if event["timeNano"] / 1e9 >= since - ACCURACY]
+    signals = (event["Actor"]["Attributes"].get("signal") for event in found)
+    return Events(
+        frozenset(event["Action"] for event in found),
+        tuple(int(number) for number in signals if number),
+    )
+
+
+def state(found: Mapping[str, Any], events: Events, *, unseen: bool) -> ContainerState:
+    """Return how a container stands; ``unseen``: the engine has not seen its end."""
     return ContainerState(
         running=is_running(found),
         exit_code=found["ExitCode"],
-        oom_killed=bool(found["OOMKilled"]),
-        stopped=stopped,
-        signal=signal,
+        oom_killed=bool(found["OOMKilled"]) or "oom" in events.actions,
+        stopped="stop" in events.actions,
+        signal=events.signal(found["ExitCode"]),
         error=found.get("Error", ""),
         started_at=found["StartedAt"],
         finished_at=found["FinishedAt"],
+        unseen=unseen,
     )
 
 

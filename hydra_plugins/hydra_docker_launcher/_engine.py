@@ -141,15 +141,19 @@ class ContainerState:
 
     running: bool
     exit_code: int
+    #: The kernel has killed one of its processes for want of memory.
     oom_killed: bool
     #: Somebody asked the engine to stop it (``docker stop``); False after ``docker kill``.
     stopped: bool
-    #: The signal somebody sent through the engine, if any (``docker kill`` sends 9).
+    #: The signal somebody sent through the engine, if any (``docker kill`` sends 9): of several,
+    #: the one that it died of, else the last.
     signal: int | None
     #: The engine's own message, where it could not start it.
     error: str
     started_at: str
     finished_at: str
+    #: The engine was not up itself when it ended, and has made up its exit code.
+    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

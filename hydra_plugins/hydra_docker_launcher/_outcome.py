@@ -6,17 +6,25 @@ import json
 import os
 import signal
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ._engine import ContainerState
+from . import _advice, _symptoms
+from ._advice import Case
+from ._engine import ContainerSpec, ContainerState
+from ._evidence import Evidence, text
 from ._tracking import RunStatus
 
 MAX_RESULT = 8 * 1024 * 1024  # bytes
 MAX_STRAY = 100  # stray files of which the paths are written down
-MAX_TEXT = 10_000  # characters of a message in a cause
+#: How the line begins that stands before a further attempt in a container's log.
+ATTEMPT = "hydra-docker: attempt "
+MAX_LOG = 20_000  # bytes of a log's end
+#: Exit codes of containers that ended with their engine: killed, stopped, or made up by it.
+OF_OUTAGE = (128 + signal.SIGKILL, 128 + signal.SIGTERM, 255)
 
 
 class End(str, Enum):
@@ -80,10 +88,13 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job has ended. ``cause`` says it in a sentence.
+    """How a job has ended. ``cause`` says it in a sentence; ``advice``, if known, what helps.
 
     ``value`` is what the task function returned; ``not_json`` then names its type, if it arrived
     only as its repr. ``error`` is the exception of the task function, as the worker wrote it.
+    ``warning`` is what the user should know of a job that completed. ``memory_peak`` is the most
+    memory that the container has used at once, in bytes, and ``memory_limit`` what it might have
+    used (mem_limit); both None where nobody has told.
     """
 
     end: End
@@ -94,6 +105,9 @@ class Outcome:
     error: dict[str, Any] | None = None
     warning: str | None = None
     stray: Stray | None = None
+    advice: str | None = None
+    memory_peak: int | None = None
+    memory_limit: int | None = None
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -123,7 +137,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
 
 
 def not_started(reason: str) -> Outcome:
-    return Outcome(End.NOT_STARTED, reason)
+    return Outcome(End.NOT_STARTED, reason, advice=_symptoms.of_engine(reason))
 
 
 def lost(reason: str) -> Outcome:
@@ -140,103 +154,121 @@ def before_restart(state: ContainerState, result: dict[str, Any] | None) -> Cont
     A restart policy has started the container once more since, and the launcher has stopped it.
     """
     result = result or {}
-    code = {"completed": 0, "error": 1, "not cloned": 1}.get(
-        str(result.get("outcome")), result.get("code")
-    )
+    code = result.get("exit_code")
+    if code is None:
+        code = {"completed": 0, "error": 1, "not cloned": 1}.get(
+            str(result.get("outcome")), result.get("code")
+        )
     exit_code = code if isinstance(code, int) else state.exit_code
     return replace(state, running=False, exit_code=exit_code, stopped=False, signal=None)
+
+
+def last_lines(log: Path, number: int) -> list[str]:
+    """Return the end of a container's log, without the times; nothing where there is none.
+
+    Of several attempts only the last one counts.
+    A container may have put a link to another file, or a pipe, in its place.
+    """
+    if log.is_symlink() or not log.is_file():
+        return []
+    with log.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - MAX_LOG))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    texts = [line.partition(" ")[2] for line in lines]
+    begins = [at for at, text in enumerate(texts) if text.startswith(ATTEMPT)]
+    return texts[begins[-1] + 1 if begins else 0 :][-number:]
 
 
 def decide(
     state: ContainerState | None,
     result: dict[str, Any] | None,
     *,
-    memory: str,
+    spec: ContainerSpec,
+    lines: Sequence[str] = (),
     timed_out: str | None = None,
     stopped_by: str | None = None,
 ) -> Outcome:
     """Return how a job has ended.
 
-    ``memory`` is its memory limit in words. ``timed_out`` and ``stopped_by`` are set where the
-    launcher itself ended the container, and say why.
+    ``spec`` is its container's specification, ``lines`` are the last ones of its log.
+    ``timed_out`` and ``stopped_by`` are set where the launcher itself ended the container, and say
+    why.
     """
     if state is None:
         if stopped_by:
             return stopped(stopped_by)
-        return Outcome(
-            End.LOST,
+        return lost(
             "the engine no longer knows its container (removed by hand, or the engine's data is "
-            "gone)",
+            "gone)"
         )
-    result = result or {}
-    code = state.exit_code
-    completed = result.get("outcome") == "completed"
-    if completed and code == 0:
-        return _completed(state, result)
+    found = Evidence(state, result or {}, spec, tuple(lines))
+    outcome = _decide(found, timed_out, stopped_by)
+    peak = found.peak
+    if peak is None:
+        return outcome
+    return replace(outcome, memory_peak=peak, memory_limit=spec.limits.memory)
+
+
+def _decide(found: Evidence, timed_out: str | None, stopped_by: str | None) -> Outcome:
+    state, code = found.state, found.code
+    if found.outcome == "completed" and code == 0:
+        return _completed(found)
     if timed_out:
-        return Outcome(End.TIMED_OUT, timed_out, code)
+        return Outcome(End.TIMED_OUT, timed_out, code, advice=_killed_before(found))
     if stopped_by:
         return stopped(stopped_by, code)
-    if state.oom_killed:
-        return Outcome(
-            End.OUT_OF_MEMORY,
-            f"used all of mem_limit={memory}",
-            code,
-            error=_error(result),
-        )
-    if state.stopped:
+    if state.stopped and not found.oom_of_job:
         return stopped("somebody stopped its container (docker stop)", code)
-    if result.get("outcome") == "not cloned":
-        return Outcome(End.NOT_STARTED, _text(result.get("cause")), code)
-    if result.get("outcome") == "error":
-        error = _error(result) or {}
-        cause = f"raised {_text(error.get('type'))}: {_text(error.get('message'))}"
-        return Outcome(End.ERROR, cause.rstrip(": "), code, error=error or None)
-    return Outcome(End.EXITED, _exit_cause(state, result, completed), code)
+    if found.oom and not found.by_signal:
+        return _out_of_memory(found)
+    if not found.result and state.error:
+        return not_started(f"the engine could not start its container: {state.error}")
+    if not found.result and state.unseen and code in OF_OUTAGE:
+        cause = f"the engine, or its machine, went down while it ran (exit code {code})"
+        return replace(lost(cause), exit_code=code)
+    if found.outcome == "not cloned":
+        return Outcome(End.NOT_STARTED, text(found.result.get("cause")), code)
+    if found.outcome == "error":
+        return Outcome(
+            End.ERROR, found.raised, code, error=found.error or None, advice=found.explained()
+        )
+    advice = _killed_before(found) or found.explained()
+    return Outcome(End.EXITED, found.exited, code, advice=advice)
 
 
-def _completed(state: ContainerState, result: dict[str, Any]) -> Outcome:
-    warning = None
-    if state.oom_killed:
-        warning = "completed, but one of its processes was killed for want of memory"
-    not_json = result.get("not_json")
+def _completed(found: Evidence) -> Outcome:
+    not_json = found.result.get("not_json")
     return Outcome(
         End.COMPLETED,
         "completed",
         0,
-        value=result.get("value"),
-        not_json=None if not_json is None else _text(not_json),
-        warning=warning,
+        value=found.result.get("value"),
+        not_json=None if not_json is None else text(not_json),
+        warning=f"completed, but {found.child_killed}" if found.oom else None,
     )
 
 
-def _error(result: dict[str, Any]) -> dict[str, Any] | None:
-    error = result.get("error")
-    return error if isinstance(error, dict) else None
+def _out_of_memory(found: Evidence) -> Outcome:
+    if found.oom_of_job:
+        after = ", after its task function had returned" if found.returned else ""
+        cause = f"used all of {found.limit}{after}"
+    else:
+        then = found.raised if found.outcome == "error" else found.exited
+        cause = f"{found.child_killed}; then: {then}"
+    advice = _more_memory(found)
+    return Outcome(End.OUT_OF_MEMORY, cause, found.code, error=found.error, advice=advice)
 
 
-def _text(value: object) -> str:
-    """Return a word that the container wrote; it may be anything."""
-    text = str(value) if isinstance(value, (str, int, float)) else "?"
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+def _more_memory(found: Evidence) -> str:
+    if found.for_the_machine and not found.oom_of_job:
+        return _advice.host_out_of_memory(Case(found.spec))
+    return _advice.OUT_OF_MEMORY
 
 
-def _exit_cause(state: ContainerState, result: dict[str, Any], completed: bool) -> str:
-    code = state.exit_code
-    if completed or result.get("after") == "completed":
-        return f"its task function returned, but the script then ended with exit code {code}"
-    if result.get("outcome") == "exited":
-        return f"called sys.exit({_text(result.get('code'))}) before its task function returned"
-    if state.signal is not None:
-        return f"its container was sent {_signal_name(state.signal)} from outside (docker kill)"
-    if code > 128 and _is_signal(code - 128):
-        return f"died of {_signal_name(code - 128)} (exit code {code})"
-    return f"ended with exit code {code}, without a result"
-
-
-def _is_signal(number: int) -> bool:
-    return number in {member.value for member in signal.Signals}
-
-
-def _signal_name(number: int) -> str:
-    return signal.Signals(number).name if _is_signal(number) else f"signal {number}"
+def _killed_before(found: Evidence) -> str | None:
+    """Return what may be behind an end that has a cause of its own."""
+    if not found.oom:
+        return None
+    said = found.child_killed
+    return f"{said[0].upper()}{said[1:]} before that. {_more_memory(found)}"

@@ -18,7 +18,7 @@ from ._ledger import Ledger, write_json
 from ._outcome import End, Outcome, Stray
 from ._relay import Relay, reachable_url
 from ._running import RunnableJob
-from ._runs import Runs
+from ._runs import KNOWN, Runs
 from ._saved import SavedJob, SavedRelay, SavedSweep
 from ._sweep_folder import SweepFolder
 from ._tracking import RunStatus, Tracker
@@ -368,10 +368,17 @@ def _harmless(line: str) -> str:
 
 
 def _end(outcome: Outcome) -> dict[str, Any]:
+    """Return what the ledger says of an end. ``memory_peak`` in bytes."""
+    known = {
+        "advice": outcome.advice,
+        "warning": outcome.warning,
+        "memory_peak": outcome.memory_peak,
+    }
     return {
         "outcome": outcome.end.value,
         "cause": outcome.cause,
         "exit_code": outcome.exit_code,
+        **{name: value for name, value in known.items() if value is not None},
         "ended": _now(),
         **({"stray": outcome.stray.as_json()} if outcome.stray else {}),
     }
@@ -380,7 +387,8 @@ def _end(outcome: Outcome) -> dict[str, Any]:
 def _as_attempt(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is kept of an attempt, when another one follows it."""
     names = ("attempt", "outcome", "cause", "exit_code", "container", "started", "ended")
-    return {name: row.get(name) for name in names}
+    known = {name: row[name] for name in KNOWN if name in row}
+    return {**{name: row.get(name) for name in names}, **known}
 
 
 def _now() -> str:

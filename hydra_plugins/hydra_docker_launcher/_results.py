@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -11,14 +9,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from ._compose import ComposedJob
 from ._errors import JobError
 from ._job import Job
-from ._outcome import End, Outcome
+from ._outcome import End, Outcome, last_lines
 from ._paths import JobPaths
 from ._remote_error import add_note, rebuild
+from ._units import show_size
 
 LAST_LINES = 10
-MAX_TEXT = 500  # characters of an exception below another one
 _ADVICE = {
-    End.OUT_OF_MEMORY: "Raise hydra.launcher.mem_limit, or make the job need less.",
     End.TIMED_OUT: "Raise hydra.launcher.timeout_min, or make the job shorter.",
     End.LOST: "Run it again; hydra.launcher.restart makes a job go on after an outage.",
     End.STOPPED: "Run it again when you want its result.",
@@ -72,14 +69,15 @@ def exception(job: Job, outcome: Outcome) -> Exception:
     in its notes.
     """
     report = describe(job, outcome)
-    if outcome.end is End.ERROR and outcome.error is not None:
-        error = rebuild(outcome.error) if _is_of_task(outcome.error) else None
+    if outcome.error is None:
+        return JobError(report)
+    if outcome.end is End.ERROR and _is_of_task(outcome.error):
+        error = rebuild(outcome.error)
         if error is not None:
             add_note(error, report)
             return error
-        text = outcome.error.get("traceback")
-        return JobError(f"{report}\n\n{text.rstrip()}" if isinstance(text, str) else report)
-    return JobError(report)
+    text = outcome.error.get("traceback")
+    return JobError(f"{report}\n\n{text.rstrip()}" if isinstance(text, str) else report)
 
 
 def _is_of_task(error: dict[str, Any]) -> bool:
@@ -96,43 +94,20 @@ def describe(job: Job, outcome: Outcome) -> str:
     """Say which job did not complete, why, where its log is, how it ends, and what to do next."""
     paths = job.paths
     lines = [f"{job.title} {outcome.end.value}: {outcome.cause}"]
-    if outcome.end is End.ERROR and outcome.error is not None:
-        lines += _lacking(outcome.error)
-    advice = _ADVICE.get(outcome.end)
+    advice = outcome.advice or _ADVICE.get(outcome.end)
     if advice:
         lines.append(advice)
+    peak, limit = outcome.memory_peak, outcome.memory_limit
+    # That it used up its limit is the cause already.
+    if peak and limit and (peak < limit or outcome.end is not End.OUT_OF_MEMORY):
+        lines.append(f"Memory: at most {show_size(peak)} of mem_limit={show_size(limit)}")
     if has_log(paths):
         lines.append(f"Log: {paths.log}")
-        if outcome.end is not End.ERROR:
-            lines += [f"  {line}" for line in last_lines(paths.log)]
+        if outcome.error is None:
+            lines += [f"  {line}" for line in last_lines(paths.log, LAST_LINES)]
     return "\n".join(lines)
-
-
-def _lacking(error: dict[str, Any]) -> list[str]:
-    """Name the module or the file for want of which the exception was raised, where it does not.
-
-    Hydra's "Unable to configure formatter 'colorlog'" and "Error locating target" keep to
-    themselves that the image has no such module.
-    """
-    first = error
-    while isinstance(first.get("cause"), dict):
-        first = first["cause"]
-    kind = getattr(builtins, str(first.get("type")), None)
-    if first is error or not isinstance(kind, type) or not issubclass(kind, (ImportError, OSError)):
-        return []
-    line = f"Caused by {first['type']}: {first.get('message')}".split("\n", 1)[0][:MAX_TEXT]
-    return [f"{line}. Install it in the image." if kind is ModuleNotFoundError else line]
 
 
 def has_log(paths: JobPaths) -> bool:
     """Tell whether there is a log; a container may have put a link to another file in its place."""
     return paths.log.is_file() and not paths.log.is_symlink()
-
-
-def last_lines(log: Path, number: int = LAST_LINES) -> list[str]:
-    """Return the end of a container's log, without the times."""
-    with log.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 20_000))
-        lines = file.read().decode("utf-8", "replace").splitlines()
-    return [line.partition(" ")[2] for line in lines[-number:]]

@@ -24,6 +24,8 @@ from ._tracking import OUTCOME_TAG, JobRun, JobRunEnd, RunStatus, StoreAccess, T
 
 log = logging.getLogger("hydra_docker_launcher")
 
+#: What a row of the ledger says of an end beside its cause, where it is known.
+KNOWN = ("advice", "warning", "memory_peak")
 PATIENCE = 60.0  # seconds that jobs wait to be started for a store that has ceased to answer
 PAUSE = 2.0  # seconds between two questions whether it answers again
 
@@ -219,6 +221,7 @@ def _job_run_end(job: SavedJob, row: Mapping[str, Any], outcome: Outcome) -> Job
         f"{LABEL_PREFIX}cause": outcome.cause,
         f"{LABEL_PREFIX}container": row.get("container"),
         f"{LABEL_PREFIX}exit_code": outcome.exit_code,
+        **{f"{LABEL_PREFIX}{name}": row.get(name) for name in KNOWN},
         f"{LABEL_PREFIX}stray": (row.get("stray") or {}).get("total") or None,
     }
     paths = job.job.paths

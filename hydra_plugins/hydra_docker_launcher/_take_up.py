@@ -14,6 +14,7 @@ from typing import Any
 
 from . import _outcome
 from ._engine import Engine, Found
+from ._evidence import text
 from ._options import LABEL_PREFIX
 from ._outcome import End, Outcome
 from ._saved import SavedJob
@@ -40,7 +41,7 @@ def recorded(row: Mapping[str, Any], result: Path) -> Outcome | None:
     return replace(
         outcome,
         value=found.get("value"),
-        not_json=None if not_json is None else str(not_json)[: _outcome.MAX_TEXT],
+        not_json=None if not_json is None else text(not_json),
     )
 
 

@@ -20,9 +20,10 @@ from ._errors import (
     SourceError,
     TaskError,
 )
+from ._evidence import is_final
 from ._outcome import End, Outcome
 from ._recorder import Recorder
-from ._units import show_size
+from ._symptoms import LAST_LINES
 
 log = logging.getLogger("hydra_docker_launcher")
 
@@ -218,7 +219,8 @@ class Watch:
         self.outcome = _outcome.decide(
             state,
             _outcome.read_result(self.job.paths.result),
-            memory=show_size(self._spec.limits.memory),
+            spec=self._spec,
+            lines=_outcome.last_lines(self.job.paths.log, LAST_LINES),
             timed_out=self._timed_out,
             stopped_by=self._stopped_by,
         )
@@ -308,7 +310,7 @@ class Watch:
                 over = state is None or not state.running
                 if over:
                     continue
-                if self._spec.restart.name in FINAL_POLICIES and self.job.paths.result.exists():
+                if self._spec.restart.name in FINAL_POLICIES and self._has_ended():
                     return self._stop_restarting(container)
             except EngineError:
                 failures += 1
@@ -331,6 +333,9 @@ class Watch:
         if new:
             self._recorder.output(self.job, line.partition(b" ")[2].decode("utf-8", "replace"))
         return new
+
+    def _has_ended(self) -> bool:
+        return is_final(_outcome.read_result(self.job.paths.result))
 
     def _stop_restarting(self, container: str) -> ContainerState | None:
         """End a container whose job has come to its end, but whose policy starts it again."""

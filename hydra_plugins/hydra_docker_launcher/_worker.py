@@ -7,6 +7,7 @@ came of it is written as JSON into the job's output folder: the host unpickles n
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import dataclasses
 import functools
@@ -28,10 +29,17 @@ JOB = "/hydra/job.pickle"
 LIBRARY = "/hydra/lib"
 CLONE = "/hydra/clone.json"
 CLONING = "/hydra/cloning.py"
+CGROUP = "/sys/fs/cgroup"
+OWN_CGROUP = "/proc/self/cgroup"
+MOUNTS = "/proc/self/mounts"
 MAX_VALUE = 1_000_000  # characters of a return value as JSON
 MAX_TEXT = 100_000  # characters of a message or a traceback
 MAX_FRAMES = 200
 MAX_CHAIN = 20
+MAX_FULL = 20  # places without space that are named
+NO_SPACE = ("No space left on device", "unable to write to file", "file write failed", "is full")
+#: Kinds of file systems that hold files of a job.
+FILE_SYSTEMS = {"tmpfs", "overlay", "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "vfat"}
 
 
 class ConfigUnpickler(pickle.Unpickler):
@@ -80,8 +88,14 @@ class Job:
         self.hydra_files = content["hydra_files"]
         self.result = content["result"]
         self.final = content["final"]
-        #: What has been written as the result so far.
-        self.outcome = None
+        #: What has been written as the result so far, and the exit code that is to follow.
+        self.written = {}
+        self.exit_code = 0
+        self.process = os.getpid()
+
+    @property
+    def outcome(self):
+        return self.written.get("outcome")
 
 
 def main():
@@ -89,9 +103,13 @@ def main():
         job = Job(pickle.load(file))
     if job.final and os.path.exists(job.result):
         # A restart policy has started the container again, but the job had come to its end.
+        note_death(job)
         sys.exit(0)
     if os.path.lexists(job.result):
         os.unlink(job.result)  # of an attempt before this one
+    atexit.register(write_end, job)  # the first to be registered is the last to be called
+    if job.final:
+        take_over_exit(job)
     if os.path.exists(CLONE):
         clone_commit(job)
     sys.argv = list(job.argv)
@@ -104,16 +122,18 @@ def main():
     try:
         run_target(job)
     except SystemExit as error:
-        code = exit_code(error)
+        code = job.exit_code = exit_code(error)
         if job.outcome is None or (job.outcome == "completed" and code != 0):
-            write_result(job, {"outcome": "exited", "code": code, "after": job.outcome})
+            write_result(job, exited(code, job.outcome))
         raise
     except BaseException as error:
+        job.exit_code = 1
         if job.outcome != "error":
             write_error(job, error)
         raise
     if job.outcome is None:
         message = "the script has ended without calling a function decorated with hydra.main"
+        job.exit_code = 1
         write_error(job, RuntimeError(message))
         sys.exit("error: " + message)
 
@@ -123,6 +143,7 @@ def clone_commit(job):
     try:
         cloning["clone"]()
     except cloning["CloneError"] as error:
+        job.exit_code = 1
         write_result(job, {"outcome": "not cloned", "cause": str(error)})
         sys.exit("error: {}".format(error))
 
@@ -271,15 +292,173 @@ class JobCallbacks:
 
 
 def write_result(job, content):
-    job.outcome = content["outcome"]
+    """Write how the job stands; a process that it has forked has no say in that."""
+    if os.getpid() != job.process:
+        return
+    job.written = content
+    memory = read_memory()
+    if memory:
+        content["memory"] = memory
+    save_result(job, content)
+
+
+def save_result(job, content):
     partial = "{}.{}".format(job.result, os.getpid())
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-    os.replace(partial, job.result)
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        os.replace(partial, job.result)
+    except BaseException:
+        if os.path.lexists(partial):
+            os.unlink(partial)
+        raise
 
 
 def write_error(job, error):
-    write_result(job, {"outcome": "error", "error": encode_error(error)})
+    content = {"outcome": "error", "error": encode_error(error)}
+    if any(words in content["error"]["traceback"] for words in NO_SPACE):
+        content["full"] = full_places()
+    write_result(job, content)
+
+
+def exited(code, after):
+    content = {"outcome": "exited", "code": code, "after": after}
+    full = full_places() if code else []
+    return {**content, "full": full} if full else content
+
+
+def write_end(job):
+    """Write the result once more, as the process ends: nothing of the job follows."""
+    if job.outcome is None:
+        return
+    try:
+        write_result(job, {**job.written, "exit_code": job.exit_code})
+    except OSError as error:  # a full disk; the result as such is there
+        sys.stderr.write("Could not write down the end of the job: {}\n".format(error))
+
+
+def take_over_exit(job):
+    """Note the exit code of ``os._exit`` too: after a restart nobody knows it any more."""
+    original = os._exit
+
+    def _exit(status):
+        try:
+            if os.getpid() == job.process:
+                job.exit_code = status & 0xFF
+                if job.outcome == "completed" and job.exit_code != 0:
+                    content = {"outcome": "exited", "code": job.exit_code, "after": "completed"}
+                    job.written = content
+                write_end(job)
+        finally:
+            original(status)
+
+    os._exit = _exit
+
+
+def note_death(job):
+    """Complete the result of a process that was gone before it could write its end."""
+    try:
+        with open(job.result, encoding="utf-8") as file:
+            content = dict(json.load(file))
+    except (OSError, ValueError, TypeError):
+        content = {}
+    if "exit_code" in content:
+        return
+    if content.get("outcome") == "error":
+        content["exit_code"] = 1
+    else:
+        died = {"outcome": "exited", "code": None, "after": content.get("outcome"), "died": True}
+        content = {**content, **died, "exit_code": None}
+    save_result(job, content)
+
+
+# ---- what it has used ----------------------------------------------------------------------------
+
+
+def read_memory():
+    """Return what the container's cgroup has counted: bytes, and processes that were killed."""
+    for version, folder in cgroups():
+        if version == 2:
+            counted = {
+                "peak": read_number(os.path.join(folder, "memory.peak")),
+                "limit": read_number(os.path.join(folder, "memory.max")),
+                "oom_kills": read_number(os.path.join(folder, "memory.events"), "oom_kill"),
+            }
+        else:
+            counted = {
+                "peak": read_number(os.path.join(folder, "memory.max_usage_in_bytes")),
+                "limit": read_number(os.path.join(folder, "memory.limit_in_bytes")),
+                "oom_kills": read_number(os.path.join(folder, "memory.oom_control"), "oom_kill"),
+            }
+        counted = {name: number for name, number in counted.items() if number is not None}
+        if counted:
+            return counted
+    return {}
+
+
+def cgroups():
+    """Yield version and folder of where the own cgroup may be, of version 1 or 2.
+
+    A container sees its own as the root, or, by its path, as part of the host's.
+    """
+    try:
+        with open(OWN_CGROUP, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            yield 1, CGROUP + "/memory" + path
+            yield 1, CGROUP + "/memory"
+    for line in lines:
+        if line.startswith("0::"):
+            yield 2, CGROUP + line[3:]
+            yield 2, CGROUP
+
+
+def read_number(path, name=None):
+    """Return the number in a file, or beside ``name`` in it; None where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            words = file.read().split()
+    except OSError:
+        return None
+    if name is not None:
+        words = words[words.index(name) + 1 :] if name in words else []
+    return int(words[0]) if words and words[0].isdigit() else None
+
+
+def full_places():
+    """Return the mount points of file systems that have next to no space left."""
+    try:
+        with open(MOUNTS, encoding="utf-8", errors="replace") as file:
+            mounts = [line.split(" ") for line in file]
+    except OSError:
+        return []
+    found = []
+    for _, escaped, kind, *_ in mounts:
+        place = escaped.replace("\\040", " ")
+        if kind in FILE_SYSTEMS and len(found) < MAX_FULL and is_full(place):
+            found.append(place)
+    return found
+
+
+def is_full(place):
+    if not os.path.isdir(place):  # a single file that is mounted
+        return False
+    try:
+        space = os.statvfs(place)
+    except OSError:
+        return False
+    total = space.f_blocks * space.f_frsize
+    if total == 0 or space.f_flag & os.ST_RDONLY:
+        return False
+    left = space.f_bavail * space.f_frsize
+    return left < min(1024 * 1024, total // 50) or (space.f_files > 0 and space.f_favail == 0)
+
+
+# ---- encoding ------------------------------------------------------------------------------------
 
 
 def exit_code(error):

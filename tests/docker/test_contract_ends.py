@@ -30,6 +30,10 @@ HOWS = (
     "segfault",
     "use_memory",
     "lose_a_child",
+    "fail_with_a_child",
+    "fill_shm",
+    "fill_tmpfs",
+    "bus_error",
     "fork_bomb",
     "opaque",
     "noisy",
@@ -51,6 +55,13 @@ class Ends:
         """Return outcome, cause and exit code, as ``sweep.json`` has them."""
         row = self.finished.ledger["jobs"][self.number(how)]
         return {name: row[name] for name in ("outcome", "cause", "exit_code")}
+
+    def known(self, how: str, name: str) -> Any:
+        """Return what ``sweep.json`` and the container's file have beside that: the same."""
+        row = self.finished.ledger["jobs"][self.number(how)]
+        container = self.finished.job(self.number(how)).json(".docker/container.json")
+        assert row.get(name) == container.get(name)
+        return row.get(name)
 
     def result(self, how: str) -> dict[str, Any]:
         return self.finished.results[self.number(how)]
@@ -105,12 +116,12 @@ def test_command(ends: Ends) -> None:
     assert sorted(counts.strip().split(", ")) == [
         "1 could not start",
         "1 lost",
-        "1 out of memory",
         "1 stopped",
         "1 timed out",
-        "3 error",
+        "2 out of memory",
         "5 completed",
-        "7 exited",
+        "5 error",
+        "8 exited",
     ]
     assert "\njob #0 (how=wait_for_kill) exited: its container was sent" in ends.finished.output
 
@@ -141,11 +152,13 @@ def test_builtin_exception(ends: Ends) -> None:
     error = ends.error("raise_builtin")
     assert (error["type"], error["text"]) == ("ValueError", "lr must be positive")
     number = ends.number("raise_builtin")
-    report = (
-        f"job #{number} (how=raise_builtin) error: raised ValueError: lr must be positive\n"
-        f"Log: {ends.finished.folder}/{number}/container.log"
+    (report,) = error["notes"]
+    title, memory, log = report.split("\n")
+    assert (
+        title == f"job #{number} (how=raise_builtin) error: raised ValueError: lr must be positive"
     )
-    assert error["notes"] == [report]
+    assert re.fullmatch(r"Memory: at most [\d.]+m of mem_limit=256m", memory)
+    assert log == f"Log: {ends.finished.folder}/{number}/container.log"
     script = str(ends.repository.root / "app.py")
     frames = [(file, name) for file, name, _ in error["frames"]]
     assert frames[-2:] == [(script, "main"), (script, "raise_builtin")]
@@ -218,6 +231,9 @@ def test_signals(ends: Ends) -> None:
         "cause": "died of SIGSEGV (exit code 139)",
         "exit_code": 139,
     }
+    assert ends.known("kill_itself", "advice").startswith("Nobody did that through the engine")
+    assert ends.known("segfault", "advice").startswith("Native code has crashed.")
+    assert ends.known("wait_for_kill", "advice") is None
 
 
 def test_out_of_memory(ends: Ends) -> None:
@@ -239,10 +255,70 @@ def test_child_out_of_memory(ends: Ends) -> None:
     """A job that survives the death of a child of its own has completed, with a warning."""
     assert ends.row("lose_a_child")["outcome"] == "completed"
     assert ends.result("lose_a_child")["value"] == -9
-    assert (
-        "(how=lose_a_child) completed, but one of its processes was killed for want of memory"
-        in ends.finished.output
-    )
+    warning = "completed, but one of its processes was killed for want of memory (mem_limit=128m)"
+    assert ends.known("lose_a_child", "warning") == warning
+    assert f"(how=lose_a_child) {warning}\n" in ends.finished.output
+
+
+def test_failure_for_a_child_out_of_memory(ends: Ends) -> None:
+    """A child that was killed for want of memory is the cause of what its death led to."""
+    row = ends.row("fail_with_a_child")
+    assert (row["outcome"], row["exit_code"]) == ("out of memory", 1)
+    killed = "one of its processes was killed for want of memory (mem_limit=128m); then: "
+    assert row["cause"].startswith(f"{killed}raised CalledProcessError: ")
+    assert row["cause"].endswith("died with <Signals.SIGKILL: 9>.")
+    report = ends.report("fail_with_a_child")
+    advice = "Raise hydra.launcher.mem_limit, or make the job need less."
+    assert ends.known("fail_with_a_child", "advice") == advice
+    assert f"\n{advice}\nLog: " in report
+    assert report.endswith("died with <Signals.SIGKILL: 9>.")
+
+
+def test_peak_memory(ends: Ends) -> None:
+    """The most memory that a job has used is known, and is the limit where it was used up."""
+    for how in ("use_memory", "fail_with_a_child", "lose_a_child"):
+        assert ends.known(how, "memory_peak") == (96 if how == "use_memory" else 128) * 2**20
+    for how in ("completed", "raise_own", "exit_with_code"):
+        assert 2**20 < ends.known(how, "memory_peak") < 256 * 2**20
+    for how in ("run_overtime", "exit_hard", "segfault"):  # nobody was left to tell
+        assert ends.known(how, "memory_peak") is None
+
+
+@pytest.mark.parametrize(
+    ("how", "cause", "advice"),
+    [
+        (
+            "fill_shm",
+            "raised OSError: [Errno 28] No space left on device",
+            (
+                "/dev/shm was full: it holds shm_size=1m. Raise hydra.launcher.shm_size; it counts "
+                "as memory (mem_limit=256m)."
+            ),
+        ),
+        (
+            "fill_tmpfs",
+            "raised OSError: [Errno 28] No space left on device",
+            "The tmpfs /scratch:size=1m was full. Give it more: hydra.launcher.tmpfs.",
+        ),
+        (
+            "bus_error",
+            "died of SIGBUS (exit code 135)",
+            (
+                "A bus error mostly means that shared memory has run out. /dev/shm was full: it "
+                "holds shm_size=1m. Raise hydra.launcher.shm_size; it counts as memory "
+                "(mem_limit=256m)."
+            ),
+        ),
+    ],
+)
+def test_no_space(ends: Ends, how: str, cause: str, advice: str) -> None:
+    """Which place was full, and the option that makes it larger."""
+    assert ends.row(how)["cause"] == cause
+    assert ends.known(how, "advice") == advice
+    error = ends.error(how)
+    report = error["text"] if error["type"] == "JobError" else error["notes"][0]
+    assert f": {cause}\n{advice}\n" in report
+    assert f": {cause}\n{advice}\n" in ends.finished.output
 
 
 def test_fork_bomb(ends: Ends) -> None:
@@ -299,6 +375,8 @@ def test_could_not_start(ends: Ends) -> None:
     assert (row["outcome"], row["exit_code"]) == ("could not start", None)
     assert row["cause"].startswith("The engine could not ")
     assert "network no-such-network not found" in row["cause"]
+    advice = "See `docker network ls`, and hydra.launcher.network_mode."
+    assert ends.known("never_starts", "advice") == advice
 
 
 def test_noise(ends: Ends) -> None:

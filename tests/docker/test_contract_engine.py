@@ -119,6 +119,46 @@ def test_state(engine: DockerEngine, make_spec: MakeSpec) -> None:
     assert states == [(False, 3, None, False), (False, 130, 2, False), (False, 143, 15, True)]
 
 
+@pytest.mark.parametrize(("then", "exit_code", "signal"), [("wait", 137, 9), ("exit 3", 3, 1)])
+def test_state_after_signals(
+    engine: DockerEngine, make_spec: MakeSpec, then: str, exit_code: int, signal: int
+) -> None:
+    """The signal that it died of is told, not one that it had survived before; else the last."""
+    spec = make_spec(f"trap 'echo hup' HUP; sleep 60 & echo up; wait; {then}")
+    container = run(engine, spec)
+    lines = engine.log_lines(container, None)
+    next(lines)
+    engine._api.kill(container, "SIGHUP")
+    next(lines)
+    if signal == 9:
+        engine._api.kill(container)
+    engine._api.wait(container)
+    state = engine.state(container)
+    assert state is not None
+    assert (state.exit_code, state.signal, state.unseen) == (exit_code, signal, False)
+
+
+@pytest.mark.parametrize(
+    ("restart", "exit_code", "oom_killed"),
+    [(Restart("no"), 4, True), (Restart("on-failure", 1), 5, False)],
+)
+def test_state_of_the_last_run(
+    engine: DockerEngine,
+    make_spec: MakeSpec,
+    restart: Restart,
+    exit_code: int,
+    oom_killed: bool,
+) -> None:
+    """A child that was killed for want of memory is told, but not that of a run before this one."""
+    spec = make_spec("test -e /x && exit 5; touch /x; tail /dev/zero; exit 4")
+    container = run(engine, replace(spec, restart=restart))
+    wait_for(lambda: not engine._api.inspect_container(container)["State"]["Running"], "its end")
+    state = engine.state(container)
+    assert state is not None
+    assert (state.exit_code, state.oom_killed) == (exit_code, oom_killed)
+    assert (state.signal, state.stopped, state.unseen) == (None, False, False)
+
+
 def test_stop_is_for_good(engine: DockerEngine, make_spec: MakeSpec, api: docker.APIClient) -> None:
     """No restart policy starts a container again that was stopped, not even with the engine."""
     for command in ("exec sleep 60", "exit 1"):

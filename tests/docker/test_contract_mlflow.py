@@ -172,6 +172,9 @@ def test_tags(tracked: Tracked) -> None:
     }
     tags = tracked.run("dies").data.tags
     assert {name: tags.get(name) for name in expected} == expected
+    assert tags["hydra.docker.advice"].startswith("Nobody did that through the engine")
+    peak = int(tracked.run("metrics").data.tags["hydra.docker.memory_peak"])
+    assert 2**20 < peak <= 500 * 2**20
     assert tracked.parent.data.tags["team"] == "vision"
 
 

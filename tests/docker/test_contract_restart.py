@@ -20,13 +20,20 @@ def test_second_attempt(make_repository: MakeRepository, restart: str) -> None:
 
 
 def test_end_for_good(make_repository: MakeRepository) -> None:
-    """With restart=always a job that has returned, raised or exited is not run again."""
+    """With restart=always a job that has returned, raised or exited is not run again.
+
+    Nor is one that has called os._exit after its task function returned: that is no completion.
+    """
     repository = make_repository("restarts", restart="always", n_jobs="4")
-    finished = repository.sweep("how=succeed,raise,exit", "number=1,2,3,4", timeout=60)
-    assert finished.outcomes == ["completed"] * 4 + ["error"] * 4 + ["exited"] * 4, finished.output
-    for number in range(12):
+    finished = repository.sweep("how=succeed,raise,exit,die", "number=1,2,3,4", timeout=60)
+    expected = ["completed"] * 4 + ["error"] * 4 + ["exited"] * 8
+    assert finished.outcomes == expected, finished.output
+    for number in range(16):
         assert (finished.job(number).folder / "attempts").read_text() == "x"
-    assert {row["exit_code"] for row in finished.ledger["jobs"][:4]} == {0}
+    rows = finished.ledger["jobs"]
+    assert [row["exit_code"] for row in rows] == [0] * 4 + [1] * 4 + [4] * 4 + [7] * 4
+    cause = "its task function returned, but the script then ended with exit code 7"
+    assert {row["cause"] for row in rows[12:]} == {cause}
 
 
 def test_attempts_are_used_up(make_repository: MakeRepository) -> None:

@@ -72,12 +72,15 @@ def test_without_colorlog_in_the_image(tmp_path: Path) -> None:
 
     assert found.status == 1
     assert [row["outcome"] for row in found.ledger] == ["error"]
-    report = [
-        "job #0 (+lr=1) error: raised ValueError: Unable to configure formatter 'colorlog'",
-        "Caused by ModuleNotFoundError: No module named 'colorlog'. Install it in the image.",
-        f"Log: {found.folder}/0/container.log",
-    ]
+    cause = (
+        "raised ValueError: Unable to configure formatter 'colorlog' "
+        "(caused by ModuleNotFoundError: No module named 'colorlog')"
+    )
+    assert [row["cause"] for row in found.ledger] == [cause]
+    report = [f"job #0 (+lr=1) error: {cause}", "Install it in the image."]
     (job,) = json.loads((found.folder / "returns.json").read_text())
     assert (job["status"], job["error"]["type"]) == ("FAILED", "ValueError")
-    assert job["error"]["notes"] == ["\n".join(report)]
+    (notes,) = job["error"]["notes"]
+    assert notes.split("\n")[:2] == report
+    assert notes.endswith(f"\nLog: {found.folder}/0/container.log")
     assert re.sub(r"\x1b\[\d+m", "", found.output).count("\n".join(report)) == 2

@@ -77,6 +77,9 @@ ORDER = (
     "_pinning",
     # run
     "_capacity",
+    "_advice",
+    "_symptoms",
+    "_evidence",
     "_outcome",
     "_unpacking",
     "_stray_rules",

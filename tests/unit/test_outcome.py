@@ -8,36 +8,60 @@ from pathlib import Path
 
 import pytest
 
-from hydra_plugins.hydra_docker_launcher import _outcome
-from hydra_plugins.hydra_docker_launcher._engine import ContainerState
+from hydra_plugins.hydra_docker_launcher import _advice, _outcome
+from hydra_plugins.hydra_docker_launcher._engine import (
+    Boundary,
+    ContainerSpec,
+    ContainerState,
+    Limits,
+)
+from hydra_plugins.hydra_docker_launcher._evidence import is_final
 from hydra_plugins.hydra_docker_launcher._outcome import (
     End,
     Outcome,
     decide,
+    last_lines,
     not_started,
     read_result,
     stopped,
 )
 from hydra_plugins.hydra_docker_launcher._tracking import RunStatus
 
+GIB = 1024**3
+SPEC = ContainerSpec(
+    "train-x-0",
+    "sha256:1",
+    ("python3",),
+    "/",
+    Limits(1.0, 2 * GIB, 2 * GIB, GIB, 100),
+    Boundary("1:1"),
+)
+MORE_MEMORY = "Raise hydra.launcher.mem_limit, or make the job need less."
 ERROR = {"module": "builtins", "type": "ValueError", "message": "no", "args": ["no"]}
 
 
-def state(exit_code=0, *, oom=False, stop=False, signal=None):
+def state(exit_code=0, *, oom=False, stop=False, signal=None, error="", unseen=False):
     return ContainerState(
         running=False,
         exit_code=exit_code,
         oom_killed=oom,
         stopped=stop,
         signal=signal,
-        error="",
+        error=error,
         started_at="2026-11-22T10:00:00Z",
         finished_at="2026-11-22T10:01:00Z",
+        unseen=unseen,
     )
 
 
 def decided(state, result, **reasons):
-    return decide(state, result, memory="2g", **reasons)
+    return decide(state, result, spec=SPEC, **reasons)
+
+
+def counted(peak=None, oom_kills=0, **result):
+    """Return a result with what the worker has read from its cgroup."""
+    memory = {"peak": peak, "limit": 2 * GIB, "oom_kills": oom_kills}
+    return {**result, "memory": {name: n for name, n in memory.items() if n is not None}}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +104,7 @@ def test_completed_although_a_child_was_killed():
         "completed",
         0,
         value=1,
-        warning="completed, but one of its processes was killed for want of memory",
+        warning="completed, but one of its processes was killed for want of memory (mem_limit=2g)",
     )
 
 
@@ -123,61 +147,344 @@ def test_words_of_the_container(result, cause):
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "signal", "result", "cause"),
+    ("exit_code", "result", "cause"),
     [
         (
             3,
-            None,
             {"outcome": "exited", "code": 3, "after": None},
             "called sys.exit(3) before its task function returned",
         ),
         (
             0,
-            None,
             {"outcome": "exited", "code": 0, "after": None},
             "called sys.exit(0) before its task function returned",
         ),
         (
             2,
-            None,
             {"outcome": "exited", "code": 2, "after": "completed"},
             "its task function returned, but the script then ended with exit code 2",
         ),
         (
             1,
-            None,
             {"outcome": "completed", "value": 1},
             "its task function returned, but the script then ended with exit code 1",
         ),
-        (0, None, None, "ended with exit code 0, without a result"),
-        (7, None, None, "ended with exit code 7, without a result"),
-        (139, None, None, "died of SIGSEGV (exit code 139)"),
-        (137, None, None, "died of SIGKILL (exit code 137)"),
-        (137, 9, None, "its container was sent SIGKILL from outside (docker kill)"),
-        (1, 99, None, "its container was sent signal 99 from outside (docker kill)"),
-        (255, None, None, "ended with exit code 255, without a result"),
-        (1, None, {"outcome": "nonsense"}, "ended with exit code 1, without a result"),
+        (0, None, "ended with exit code 0, without a result"),
+        (7, None, "ended with exit code 7, without a result"),
+        (255, None, "ended with exit code 255, without a result"),
+        (1, {"outcome": "nonsense"}, "ended with exit code 1, without a result"),
     ],
 )
-def test_exited(exit_code, signal, result, cause):
-    """Without the task function's own word the exit code, or the signal, is the cause."""
-    assert decided(state(exit_code, signal=signal), result) == Outcome(End.EXITED, cause, exit_code)
+def test_exited(exit_code, result, cause):
+    """Without the task function's own word the exit code is the cause."""
+    assert decided(state(exit_code), result) == Outcome(End.EXITED, cause, exit_code)
 
 
 @pytest.mark.parametrize(
-    ("result", "error"), [(None, None), ({"outcome": "error", "error": ERROR}, ERROR)]
+    ("exit_code", "cause", "advice"),
+    [
+        (132, "died of SIGILL (exit code 132)", "A library of the image was built for another"),
+        (134, "died of SIGABRT (exit code 134)", "Native code has given up (abort)"),
+        (135, "died of SIGBUS (exit code 135)", "A bus error mostly means that shared memory has"),
+        (137, "died of SIGKILL (exit code 137)", "Nobody did that through the engine, and it was"),
+        (139, "died of SIGSEGV (exit code 139)", "Native code has crashed. Set PYTHONFAULTHANDLER"),
+        (143, "died of SIGTERM (exit code 143)", "Nobody did that through the engine: a process"),
+        (126, "ended with exit code 126, without a result", "A shell ends with 126 where it may"),
+        (127, "ended with exit code 127, without a result", "A shell ends with 127 where it does"),
+    ],
 )
-def test_out_of_memory(result, error):
-    """The engine's OOM flag; an exception that came of it (of a killed child) is kept."""
-    assert decided(state(137, oom=True), result) == Outcome(
-        End.OUT_OF_MEMORY, "used all of mem_limit=2g", 137, error=error
+def test_exit_code(exit_code, cause, advice):
+    """A signal has a name, and what it mostly means; so have the exit codes of a shell."""
+    found = decided(state(exit_code), None)
+    assert (found.end, found.cause, found.exit_code) == (End.EXITED, cause, exit_code)
+    assert found.advice.startswith(advice)
+
+
+def test_exit_code_of_a_shell_that_is_passed_on():
+    """``sys.exit(subprocess.call(…))``: 127 is the shell's word; others are the script's own."""
+    for code, told in ((127, True), (137, False)):
+        result = {"outcome": "exited", "code": code, "after": None}
+        assert (decided(state(code), result).advice is not None) is told
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "sent", "result", "cause"),
+    [
+        (137, 9, None, "its container was sent SIGKILL from outside (docker kill)"),
+        (138, 10, None, "its container was sent SIGUSR1 from outside (docker kill)"),
+        (
+            137,
+            9,
+            {"outcome": "completed", "value": 1},
+            (
+                "its task function returned, but its container was then sent SIGKILL from outside "
+                "(docker kill)"
+            ),
+        ),
+        (
+            1,
+            99,
+            None,
+            (
+                "ended with exit code 1, without a result, after its container was sent signal 99 "
+                "from outside (docker kill)"
+            ),
+        ),
+        (
+            4,
+            15,
+            {"outcome": "exited", "code": 4, "after": None},
+            (
+                "called sys.exit(4) before its task function returned, after its container was "
+                "sent SIGTERM from outside (docker kill)"
+            ),
+        ),
+    ],
+)
+def test_signal_from_outside(exit_code, sent, result, cause):
+    """``docker kill`` is the cause where the job died of that signal, else it is told beside it."""
+    assert decided(state(exit_code, signal=sent), result) == Outcome(End.EXITED, cause, exit_code)
+
+
+def test_engine_that_cannot_start_it_again():
+    """After an outage a restart policy may fail: a volume's folder is gone."""
+    found = decided(state(127, error="bind source path does not exist: /data"), None)
+    cause = "the engine could not start its container: bind source path does not exist: /data"
+    assert found == Outcome(End.NOT_STARTED, cause)
+
+
+@pytest.mark.parametrize("exit_code", [255, 143, 137])
+def test_end_that_the_engine_has_not_seen(exit_code):
+    """The engine went down: it stopped the container, or has made up an exit code."""
+    cause = f"the engine, or its machine, went down while it ran (exit code {exit_code})"
+    assert decided(state(exit_code, unseen=True), None) == Outcome(End.LOST, cause, exit_code)
+    result = {"outcome": "exited", "code": exit_code, "after": None}
+    assert decided(state(exit_code, unseen=True), result).end is End.EXITED
+    assert decided(state(exit_code), None).end is End.EXITED
+    assert decided(state(7, unseen=True), None).end is End.EXITED
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+def out_of_memory(cause, code, **more):
+    return Outcome(End.OUT_OF_MEMORY, cause, code, **{"advice": MORE_MEMORY, **more})
+
+
+@pytest.mark.parametrize(
+    ("result", "cause", "error"),
+    [
+        (None, "used all of mem_limit=2g", None),
+        ({"outcome": "error", "error": ERROR}, "used all of mem_limit=2g", ERROR),
+        (
+            {"outcome": "completed", "value": 1},
+            "used all of mem_limit=2g, after its task function had returned",
+            None,
+        ),
+    ],
+)
+def test_out_of_memory(result, cause, error):
+    """The kernel has killed the job's own process: its peak was the limit."""
+    assert decided(state(137, oom=True), result) == out_of_memory(
+        cause, 137, error=error, memory_peak=2 * GIB, memory_limit=2 * GIB
     )
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "result", "then"),
+    [
+        (1, {"outcome": "error", "error": ERROR}, "raised ValueError: no"),
+        (
+            3,
+            {"outcome": "exited", "code": 3, "after": None},
+            "called sys.exit(3) before its task function returned",
+        ),
+        (7, {}, "ended with exit code 7, without a result"),
+    ],
+)
+@pytest.mark.parametrize("engine", [True, False])
+def test_child_out_of_memory(exit_code, result, then, engine):
+    """A killed child process is the cause of the failure that followed, whoever tells of it."""
+    told = {**counted(2 * GIB, 1), **result, "exit_code": exit_code} if not engine else result
+    peak = {} if engine else {"memory_peak": 2 * GIB, "memory_limit": 2 * GIB}
+    assert decided(state(exit_code, oom=engine), told) == out_of_memory(
+        f"one of its processes was killed for want of memory (mem_limit=2g); then: {then}",
+        exit_code,
+        error=result.get("error"),
+        **peak,
+    )
+
+
+def test_children_out_of_memory():
+    """More than one; and where the limit was far, the machine had no memory left."""
+    result = counted(GIB // 2, 3, outcome="completed", value=1, exit_code=0)
+    assert decided(state(oom=True), result) == Outcome(
+        End.COMPLETED,
+        "completed",
+        0,
+        value=1,
+        warning="completed, but 3 of its processes were killed for want of memory (the machine had "
+        "none left)",
+        memory_peak=GIB // 2,
+        memory_limit=2 * GIB,
+    )
+    result = {**result, "outcome": "error", "error": ERROR}
+    found = decided(state(1, oom=True), result)
+    assert found.end is End.OUT_OF_MEMORY
+    assert found.advice.startswith("The machine itself had no memory left.")
+
+
+def test_out_of_memory_before_a_restart():
+    """What the engine remembers of an earlier run is no cause of this one's end."""
+    result = counted(GIB, 0, outcome="error", error=ERROR, exit_code=1)
+    assert decided(state(1, oom=True), result).end is End.ERROR
+    assert decided(state(1, oom=True), {**result, "memory": {}}).end is End.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("how", "end"),
+    [
+        ({"timed_out": "ran too long"}, End.TIMED_OUT),
+        ({"signal": 9}, End.EXITED),
+    ],
+)
+def test_child_out_of_memory_before_another_end(how, end):
+    """A job whose child was killed may hang: its end has another cause, but that is told too."""
+    signal = how.pop("signal", None)
+    found = decided(state(137, oom=True, signal=signal), None, **how)
+    assert found.end is end
+    assert found.advice == (
+        "One of its processes was killed for want of memory (mem_limit=2g) before that. "
+        f"{MORE_MEMORY}"
+    )
+
+
+def test_stopped_after_a_child_was_out_of_memory():
+    """Who stops a job that hangs has stopped it."""
+    assert decided(state(137, oom=True, stop=True, signal=9), None).end is End.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("memory", "peak"),
+    [
+        ({"peak": 5}, 5),
+        ({"peak": True}, None),
+        ({"peak": -1}, None),
+        ({"peak": 10**30}, None),
+        ({"peak": "5"}, None),
+        ({"peak": 5.0}, None),
+        ([5], None),
+        (None, None),
+    ],
+)
+def test_peak(memory, peak):
+    """The most memory that a job has used; what is no number of bytes is left out."""
+    result = {"outcome": "completed", "value": 1, "exit_code": 0, "memory": memory}
+    found = decided(state(), result)
+    limit = None if peak is None else 2 * GIB
+    assert (found.memory_peak, found.memory_limit, found.warning) == (peak, limit, None)
+
+
+def test_no_peak_of_what_nobody_saw():
+    """A job that was stopped or killed has left no count, and no number is made up for it."""
+    for found in (
+        decided(state(143), None, stopped_by="Ctrl-C"),
+        decided(state(137), None, timed_out="ran too long"),
+        decided(state(137, signal=9), None),
+    ):
+        assert found.memory_peak is None
+
+
+# ---- why -----------------------------------------------------------------------------------------
+
+
+def test_advice_of_an_exception():
+    """The exception's own words; a limit of the job stands in the advice."""
+    error = {"type": "RuntimeError", "message": "can't start new thread"}
+    found = decided(state(1), {"outcome": "error", "error": error})
+    assert found.advice == (
+        "The job may not have more processes and threads: pids_limit=100. "
+        "Raise hydra.launcher.pids_limit, or use fewer workers and threads."
+    )
+
+
+def test_advice_of_the_log():
+    """A job that ends without an exception has left its last words in the log."""
+    lines = ["train: No space left on device"]
+    result = {"outcome": "exited", "code": 1, "after": None, "full": ["/dev/shm", 5, "/"]}
+    assert decided(state(1), result, lines=lines).advice == (
+        "/dev/shm was full: it holds shm_size=1g. Raise hydra.launcher.shm_size; it counts as "
+        "memory (mem_limit=2g)."
+    )
+    assert decided(state(1), {**result, "full": "/"}, lines=lines).advice.startswith(
+        "What was full"
+    )
+
+
+def test_completed_needs_no_advice():
+    """Whatever its log says."""
+    found = decided(state(), {"outcome": "completed", "value": 1}, lines=["MemoryError"])
+    assert found.advice is None
+
+
+def test_cause_names_what_is_missing():
+    """Hydra's "Unable to configure formatter" keeps to itself that a module is missing."""
+    below = {"type": "ModuleNotFoundError", "message": "No module named 'colorlog'"}
+    error = {"type": "ValueError", "message": "Unable to configure", "cause": below}
+    found = decided(state(1), {"outcome": "error", "error": error})
+    assert found.cause == (
+        "raised ValueError: Unable to configure "
+        "(caused by ModuleNotFoundError: No module named 'colorlog')"
+    )
+    assert found.advice == _advice.NO_MODULE
+
+
+# ---- restarts ------------------------------------------------------------------------------------
+
+
+def test_end_before_a_restart():
+    """The worker has noted the exit code of its own process, also of ``os._exit``."""
+    result = {"outcome": "completed", "value": 1, "exit_code": 0}
+    before = _outcome.before_restart(state(143, stop=True, signal=15), result)
+    assert decided(before, result) == Outcome(End.COMPLETED, "completed", 0, value=1)
+    result = {"outcome": "exited", "code": 7, "after": "completed", "exit_code": 7}
+    before = _outcome.before_restart(state(143, stop=True, signal=15), result)
+    cause = "its task function returned, but the script then ended with exit code 7"
+    assert decided(before, result) == Outcome(End.EXITED, cause, 7)
+
+
+def test_death_before_a_restart():
+    """A process that was gone before it could write its end has no exit code any more."""
+    result = {
+        "outcome": "exited",
+        "code": None,
+        "after": "completed",
+        "died": True,
+        "exit_code": None,
+    }
+    before = _outcome.before_restart(state(0), result)
+    cause = "its task function returned, but its process then died (its exit code is lost)"
+    assert decided(before, result) == Outcome(End.EXITED, cause, None)
+
+
+@pytest.mark.parametrize(
+    ("result", "final"),
+    [
+        (None, False),
+        ({"outcome": "completed"}, False),
+        ({"outcome": "completed", "exit_code": 0}, True),
+        ({"outcome": "exited", "exit_code": None}, True),
+    ],
+)
+def test_final(result, final):
+    """A task function may have returned while its script still runs."""
+    assert is_final(result) is final
 
 
 def test_timed_out():
     """The launcher's clock comes before what the container says of its death."""
     result = {"outcome": "error", "error": ERROR}
-    assert decided(state(143, oom=True), result, timed_out="ran too long") == Outcome(
+    assert decided(state(143), result, timed_out="ran too long") == Outcome(
         End.TIMED_OUT, "ran too long", 143
     )
 
@@ -299,3 +606,22 @@ def test_not_cloned():
     expected = Outcome(End.NOT_STARTED, "could not clone x at 0123: no such host", 1)
     assert decided(state(1), result) == expected
     assert decided(_outcome.before_restart(state(143), result), result) == expected
+
+
+# ---- the log -------------------------------------------------------------------------------------
+
+
+def test_last_lines(tmp_path):
+    """The end of a long log, whatever bytes it has."""
+    log = tmp_path / "log"
+    log.write_bytes(b"t " + b"x" * 50_000 + b"\nt caf\xe9\nt \nt end")
+    assert last_lines(log, 3) == ["caf\ufffd", "", "end"]
+
+
+def test_no_last_lines(tmp_path):
+    """No log, a link that a container has put in its place, or a pipe: nothing."""
+    (tmp_path / "secret").write_text("x secret\n")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("none", "link", "pipe"):
+        assert last_lines(tmp_path / name, 3) == []

@@ -14,7 +14,6 @@ from hydra_plugins.hydra_docker_launcher._results import (
     describe,
     exception,
     job_return,
-    last_lines,
 )
 
 ERROR = {
@@ -103,11 +102,44 @@ def test_report(job):
     """Job, overrides, cause, what to do, where the log is, its last ten lines."""
     logged(job, *(f"line {number}" for number in range(12)))
 
-    assert describe(job, Outcome(End.OUT_OF_MEMORY, "used all of mem_limit=2g", 137)) == (
+    outcome = Outcome(End.OUT_OF_MEMORY, "used all of mem_limit=2g", 137, advice="Raise it.")
+    assert describe(job, outcome) == (
         "job #0 (n=0) out of memory: used all of mem_limit=2g\n"
-        "Raise hydra.launcher.mem_limit, or make the job need less.\n"
+        "Raise it.\n"
         f"Log: {job.output_dir}/container.log\n"
         + "".join(f"  line {number}\n" for number in range(2, 12)).rstrip("\n")
+    )
+
+
+def test_peak_memory(job):
+    """The most memory that it has used, against its limit, where both are known."""
+    outcome = Outcome(
+        End.ERROR, "raised X", 1, memory_peak=1024**2 * 3 // 2, memory_limit=1024**3, advice="Do."
+    )
+    assert describe(job, outcome) == (
+        "job #0 (n=0) error: raised X\nDo.\nMemory: at most 1.5m of mem_limit=1g"
+    )
+
+
+def test_peak_memory_that_is_the_cause(job):
+    """A job that used all of its memory is not told so twice."""
+    outcome = Outcome(End.OUT_OF_MEMORY, "used all of it", memory_peak=5, memory_limit=5)
+    assert describe(job, outcome) == "job #0 (n=0) out of memory: used all of it"
+
+
+def test_out_of_memory_with_an_exception(job):
+    """A killed child made it fail: what it raised is shown, not rebuilt as the cause."""
+    outcome = Outcome(End.OUT_OF_MEMORY, "one of its processes was killed", 1, error=ERROR)
+    logged(job, "line")
+
+    error = exception(job, outcome)
+
+    assert (type(error), str(error)) == (
+        JobError,
+        (
+            "job #0 (n=0) out of memory: one of its processes was killed\n"
+            f"Log: {job.output_dir}/container.log\n\nTraceback …\nValueError: no"
+        ),
     )
 
 
@@ -124,10 +156,16 @@ def test_advice(job, end, advice):
     assert describe(job, Outcome(end, "x")) == f"job #0 (n=0) {end.value}: x\n{advice}"
 
 
+def test_own_advice(job):
+    """What is known of this very end comes before what helps with all of its kind."""
+    outcome = Outcome(End.TIMED_OUT, "x", advice="Do this.")
+    assert describe(job, outcome) == "job #0 (n=0) timed out: x\nDo this."
+
+
 def test_error_shows_no_log_lines(job):
     """The traceback follows anyway."""
     logged(job, "line")
-    assert describe(job, Outcome(End.ERROR, "raised ValueError", 1)) == (
+    assert describe(job, Outcome(End.ERROR, "raised ValueError", 1, error=ERROR)) == (
         f"job #0 (n=0) error: raised ValueError\nLog: {job.output_dir}/container.log"
     )
 
@@ -144,10 +182,3 @@ def test_log_that_is_a_pipe(job):
     """Nor does a pipe block."""
     os.mkfifo(job.output_dir / "container.log")
     assert describe(job, Outcome(End.EXITED, "x", 1)) == "job #0 (n=0) exited: x"
-
-
-def test_last_lines(tmp_path):
-    """The end of a long log, whatever bytes it has."""
-    log = tmp_path / "log"
-    log.write_bytes(b"t " + b"x" * 50_000 + b"\nt caf\xe9\nt \nt end")
-    assert last_lines(log, 3) == ["caf\ufffd", "", "end"]

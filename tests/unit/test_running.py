@@ -362,7 +362,14 @@ def test_others_go_on(sweep):
 
     assert outcomes == [
         Outcome(End.ERROR, "raised ValueError: no", 1, error=error),
-        Outcome(End.OUT_OF_MEMORY, "used all of mem_limit=1g", 137),
+        Outcome(
+            End.OUT_OF_MEMORY,
+            "used all of mem_limit=1g",
+            137,
+            advice="Raise hydra.launcher.mem_limit, or make the job need less.",
+            memory_peak=2**30,
+            memory_limit=2**30,
+        ),
         Outcome(End.EXITED, "ended with exit code 3, without a result", 3),
         COMPLETED,
     ]
@@ -743,7 +750,7 @@ def test_policies_that_never_end(sweep, policy, result, outcome):
     sweep.plays(j0=Play(restarts=100))
     job = sweep.job(0, restart=policy)
     job.paths.private.mkdir()
-    job.paths.result.write_text(json.dumps(result))
+    job.paths.result.write_text(json.dumps({**result, "exit_code": outcome.exit_code}))
 
     assert sweep.run(job) == [outcome]
     assert ("stop", 0, 7.0) in sweep.engine.calls

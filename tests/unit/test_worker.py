@@ -26,6 +26,7 @@ from hydra_plugins.hydra_docker_launcher._task import Task
 
 WORKER = Path(_worker.__file__)
 HEAD = "import hydra, os, sys\n@hydra.main(version_base=None, config_name='config')\n"
+OF_PROCESS = ("exit_code", "memory")
 TAIL = "\nif __name__ == '__main__':\n    main()\n"
 
 
@@ -75,7 +76,14 @@ class Worker:
 
     @property
     def result(self):
-        return read_result(self.paths.result)
+        """What the worker tells of the task function; ``end``: of its process."""
+        result = read_result(self.paths.result)
+        return result and {name: result[name] for name in result if name not in OF_PROCESS}
+
+    @property
+    def end(self):
+        result = read_result(self.paths.result)
+        return {name: result[name] for name in result if name in OF_PROCESS}
 
 
 @pytest.fixture
@@ -353,6 +361,214 @@ def test_started_again_after_a_failure(worker):
     assert worker.run(script + TAIL, restart="on-failure").returncode == 1
     assert worker.start().returncode == 0
     assert worker.result == {"outcome": "completed", "value": None}
+
+
+# ---- the end of the process ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [("return 1", 0), ("sys.exit(3)", 3), ("raise ValueError('no')", 1)],
+)
+def test_end(worker, code, exit_code):
+    """When the script has ended, the result says so, with its exit code."""
+    done = worker.run(HEAD + f"def main(cfg):\n    {code}" + TAIL)
+    assert done.returncode == exit_code
+    assert worker.end["exit_code"] == exit_code
+
+
+def test_end_is_the_last_thing(worker):
+    """While code after the task function runs, the result is not final."""
+    script = HEAD + "def main(cfg): return 1" + TAIL
+    read = f"print('exit_code' in open({str(worker.paths.result)!r}).read())"
+    done = worker.run(script + f"    {read}\n    import atexit; atexit.register(lambda: {read})\n")
+    assert done.stdout == "False\nFalse\n"
+    assert worker.end["exit_code"] == 0
+
+
+def test_end_after_os_exit(worker):
+    """``os._exit`` after the task function has returned: the exit code is the engine's to tell."""
+    done = worker.run(HEAD + "def main(cfg): return 1" + TAIL + "    os._exit(7)\n")
+    assert (done.returncode, worker.result["outcome"]) == (7, "completed")
+    assert "exit_code" not in worker.end
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        (0, {"outcome": "completed", "value": 1}),
+        (7, {"outcome": "exited", "code": 7, "after": "completed"}),
+    ],
+)
+def test_os_exit_with_a_policy_that_never_ends(worker, code, result):
+    """After a restart nobody knows that exit code: the worker notes it, and runs nothing again."""
+    script = HEAD + "def main(cfg):\n    open('runs', 'a').write('x'); return 1" + TAIL
+    done = worker.run(script + f"    os._exit({code})\n", restart="always")
+    assert done.returncode == code
+    assert worker.start().returncode == 0
+    assert (worker.result, worker.end["exit_code"]) == (result, code)
+    assert (worker.folder / "runs").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("code", "result", "exit_code"),
+    [
+        ("return 1", {"outcome": "exited", "code": None, "after": "completed", "died": True}, None),
+        ("raise ValueError('no')", {"outcome": "error"}, 1),
+    ],
+)
+def test_death_with_a_policy_that_never_ends(worker, code, result, exit_code):
+    """A process that dies of a signal after its task function has ended is not run again either."""
+    script = HEAD + (
+        "def main(cfg):\n"
+        "    import atexit, signal\n"
+        "    atexit.register(lambda: os.kill(os.getpid(), signal.SIGKILL))\n"
+        f"    {code}"
+    )
+    assert worker.run(script + TAIL, restart="always").returncode == -9
+    peak = worker.end.get("memory")
+    assert worker.start().returncode == 0
+    assert worker.result.items() >= result.items()
+    assert worker.end == {"exit_code": exit_code, **({"memory": peak} if peak else {})}
+
+
+def test_unreadable_result(worker):
+    """A script that spoils its result is not run for ever."""
+    worker.run(HEAD + "def main(cfg): return 1" + TAIL, restart="always")
+    worker.paths.result.write_text("[")
+    assert worker.start().returncode == 0
+    assert worker.result == {"outcome": "exited", "code": None, "after": None, "died": True}
+
+
+def test_children_have_no_say(worker):
+    """What a forked child does, or how it exits, is no result of the job."""
+    script = HEAD + (
+        "def main(cfg):\n"
+        "    child = os.fork()\n"
+        "    if child == 0: sys.exit(5)\n"
+        "    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), os.path.exists(RESULT)]"
+    ).replace("RESULT", repr(str(worker.paths.result)))
+    worker.run(script + TAIL, restart="always")
+    assert worker.result == {"outcome": "completed", "value": [5, False]}
+    assert worker.end["exit_code"] == 0
+
+
+def test_disk_that_is_full(worker):
+    """A result that cannot be written leaves no half of it, and the exit code says the rest."""
+    script = (
+        HEAD
+        + "def main(cfg):\n    import resource\n"
+        + ("    resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)); return 'x' * 100")
+    )
+    done = worker.run(script + TAIL)
+    assert done.returncode == 1
+    assert "OSError: [Errno 27] File too large" in done.stderr
+    assert [path.name for path in worker.paths.private.iterdir() if "result" in path.name] == []
+
+
+# ---- memory and space ----------------------------------------------------------------------------
+
+V1 = {
+    "memory.max_usage_in_bytes": "33554432\n",
+    "memory.limit_in_bytes": "67108864\n",
+    "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+}
+V2 = {
+    "memory.peak": "33554432\n",
+    "memory.max": "67108864\n",
+    "memory.events": "low 0\nhigh 0\nmax 7\noom 2\noom_kill 2\noom_group_kill 0\n",
+}
+COUNTED = {"peak": 33554432, "limit": 67108864, "oom_kills": 2}
+
+
+@pytest.mark.parametrize(
+    ("own", "folder", "files", "counted"),
+    [
+        ("4:memory:/docker/x\n0::/docker/x\n", "memory", V1, COUNTED),
+        ("4:cpu,memory:/docker/x\n", "memory/docker/x", V1, COUNTED),
+        ("0::/\n", "", V2, COUNTED),
+        ("0::/docker/x\n", "docker/x", V2, COUNTED),
+        ("0::/\n", "", {**V2, "memory.max": "max\n"}, {"peak": 33554432, "oom_kills": 2}),
+        ("0::/\n", "", {"memory.events": "oom_kill 0\n"}, {"oom_kills": 0}),
+        ("0::/\n", "", {"memory.events": "oom 1\n"}, {}),
+        ("0::/\n", "", {}, {}),
+        ("1:cpu:/x\n", "memory", V1, {}),
+    ],
+)
+def test_memory(tmp_path, monkeypatch, own, folder, files, counted):
+    """The own cgroup, of either version, seen as the root or by its path on the host."""
+    group = tmp_path / "cgroup" / folder
+    group.mkdir(parents=True)
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        (group / name).write_text(text)
+    monkeypatch.setattr(_worker, "OWN_CGROUP", str(tmp_path / "own"))
+    monkeypatch.setattr(_worker, "CGROUP", str(tmp_path / "cgroup"))
+    assert _worker.read_memory() == counted
+
+
+def test_memory_without_cgroups(monkeypatch, tmp_path):
+    """A container may hide them."""
+    monkeypatch.setattr(_worker, "OWN_CGROUP", str(tmp_path / "none"))
+    assert _worker.read_memory() == {}
+
+
+class Space:
+    """What ``os.statvfs`` returns."""
+
+    f_frsize = 4096
+    f_files = f_favail = 100
+
+    def __init__(self, blocks: int, available: int, flag: int = 0, favail: int = 100) -> None:
+        self.f_blocks = blocks
+        self.f_bavail = available
+        self.f_flag = flag
+        self.f_favail = favail
+
+
+def test_full_places(tmp_path, monkeypatch):
+    """Where files of a job can be, and no block or no inode is left; no single file."""
+    spaces = {
+        "full": Space(16, 0),
+        "with space": Space(10_000, 0),
+        "half": Space(16, 8),
+        "large": Space(10**6, 100),
+        "inodes": Space(10**6, 10**5, favail=0),
+        "read-only": Space(16, 0, flag=os.ST_RDONLY),
+        "unlimited": Space(0, 0),
+        "remote": Space(16, 0),
+    }
+    lines = [f"none {tmp_path}/gone tmpfs rw 0 0\n"]
+    for name in spaces:
+        (tmp_path / name).mkdir()
+        kind = "nfs4" if name == "remote" else "ext4"
+        lines.append(f"dev {tmp_path}/{name} {kind} rw 0 0\n".replace("h s", "h\\040s"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "mounts").write_text("".join([*lines, f"dev {tmp_path}/file ext4 rw 0 0\n"]))
+    monkeypatch.setattr(_worker, "MOUNTS", str(tmp_path / "mounts"))
+    monkeypatch.setattr(_worker.os, "statvfs", lambda place: spaces[Path(place).name])
+    assert [Path(place).name for place in _worker.full_places()] == [
+        "full",
+        "with space",
+        "large",
+        "inodes",
+    ]
+
+
+def test_full_places_of_an_error(worker):
+    """They are looked for only where an exception says that there is no space."""
+    for words, told in (("[Errno 28] No space left on device", True), ("no", False)):
+        worker.run(HEAD + f"def main(cfg): raise OSError({words!r})" + TAIL)
+        assert ("full" in worker.result) is told
+
+
+def test_full_places_of_an_exit(worker, monkeypatch):
+    """Who calls ``sys.exit`` has no exception: they are named where there are any."""
+    lost = {"outcome": "exited", "code": 1, "after": None}
+    monkeypatch.setattr(_worker, "full_places", lambda: ["/scratch"])
+    assert _worker.exited(1, None) == {**lost, "full": ["/scratch"]}
+    monkeypatch.setattr(_worker, "full_places", list)
+    assert _worker.exited(1, None) == lost
 
 
 # ---- values as JSON ------------------------------------------------------------------------------

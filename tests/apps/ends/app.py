@@ -1,6 +1,7 @@
 """Ends in every way that a job can end, as ``how`` says."""
 
 import faulthandler
+import mmap
 import os
 import signal
 import subprocess
@@ -33,6 +34,33 @@ def use_memory():
 def lose_a_child():
     code = "held = []\nwhile True: held.append(b'x' * 2**24)"
     return subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+def fail_with_a_child():
+    """As a data loader does whose worker was killed."""
+    code = "held = []\nwhile True: held.append(b'x' * 2**24)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def fill(path):
+    with open(path, "wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 2**16)
+
+
+def fill_shm():
+    fill("/dev/shm/x")
+
+
+def fill_tmpfs():
+    fill("/scratch/x")
+
+
+def bus_error():
+    """More shared memory than there is may be had, but not used."""
+    with open("/dev/shm/x", "w+b") as file:
+        file.truncate(2**22)
+        mmap.mmap(file.fileno(), 2**22)[:] = b"x" * 2**22
 
 
 def fork_bomb():

@@ -8,6 +8,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 
 
+returned = []
+
+
 @hydra.main(version_base="1.3", config_path=".", config_name="config")
 def main(cfg):
     attempts = Path(HydraConfig.get().runtime.output_dir, "attempts")
@@ -20,8 +23,11 @@ def main(cfg):
         sys.exit(4)
     if cfg.how == "fail_once" and number == 1:
         os._exit(1)
+    returned.append(cfg.how)
     return number
 
 
 if __name__ == "__main__":
     main()
+    if returned == ["die"]:
+        os._exit(7)
