@@ -68,7 +68,7 @@ class Attached:
         status = RunStatus.FAILED
         try:
             self._run(engine, stop)
-            status = RunStatus.FINISHED if stop is None else RunStatus.KILLED
+            status = RunStatus.KILLED if self._was_stopped(stop) else RunStatus.FINISHED
         except Detached:
             self._recorder.hand_over()
             if not self._background:
@@ -82,6 +82,11 @@ class Attached:
             self._finish(engine, status)
             raise
         self._finish(engine, status)
+
+    def _was_stopped(self, reason: str | None) -> bool:
+        """Tell whether a job has ended because it was to be stopped."""
+        outcomes = [row["outcome"] for row in self._ledger.rows.values()]
+        return reason is not None and End.STOPPED.value in outcomes
 
     def _finish(self, engine: Engine, status: RunStatus) -> None:
         self._recorder.close(status)

@@ -44,7 +44,7 @@ def missing(
     ``before`` are the jobs that the process before this one has left. Raises ``SweepError`` where a
     job is not the one that has this number in the ledger.
     """
-    check_identity(ledger, batch)
+    check_identity(ledger, batch, before)
     containers = _take_up.containers(engine, sweep)
     jobs: list[SavedJob] = []
     done: dict[int, Outcome] = {}
@@ -77,9 +77,14 @@ def tell(missing: Missing) -> None:
     )
 
 
-def check_identity(ledger: Ledger, batch: Sequence[SavedJob]) -> None:
+def check_identity(
+    ledger: Ledger, batch: Sequence[SavedJob], before: Mapping[int, SavedJob]
+) -> None:
     """Raise ``SweepError`` that shows what is not as it was, where a job is another one now."""
-    found = {job.number: _differences(job, ledger.row(job.number)) for job in batch}
+    found = {
+        job.number: _differences(job, ledger.row(job.number), before.get(job.number))
+        for job in batch
+    }
     changed = {number: lines for number, lines in found.items() if lines}
     if not changed:
         return
@@ -99,7 +104,7 @@ def check_identity(ledger: Ledger, batch: Sequence[SavedJob]) -> None:
     )
 
 
-def _differences(job: SavedJob, row: Mapping[str, Any]) -> list[str]:
+def _differences(job: SavedJob, row: Mapping[str, Any], before: SavedJob | None) -> list[str]:
     if not row:
         return []
     then, now = row.get("identity"), job.identity.as_json()
@@ -110,16 +115,25 @@ def _differences(job: SavedJob, row: Mapping[str, Any]) -> list[str]:
         for name in ("commit", "image")
         if then.get(name) != now[name]
     ]
-    return lines if then.get("config") == now["config"] else [*lines, *_config_differences(job)]
+    if then.get("config") != now["config"]:
+        lines += _config_differences(
+            job, _config_of_then(job) if before is None else before.job.plain
+        )
+    return lines
 
 
-def _config_differences(job: SavedJob) -> list[str]:
+def _config_of_then(job: SavedJob) -> Mapping[str, Any] | None:
+    """Return the config that the job's container had mounted, for what is shown to the user."""
     try:
         config = OmegaConf.create(job.job.paths.config.read_text())
         content: Any = OmegaConf.to_container(config)
     except (OSError, ValueError, OmegaConfBaseException, YAMLError):
-        content = None
-    if not isinstance(content, dict):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _config_differences(job: SavedJob, content: Mapping[str, Any] | None) -> list[str]:
+    if content is None:
         return ["config: another one now (that of then is gone)"]
     then, now = _compose.flatten(content), _compose.flatten(job.job.plain)
     keys = [key for key in {**then, **now} if then.get(key, "-") != now.get(key, "-")]

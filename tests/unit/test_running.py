@@ -1203,7 +1203,7 @@ def test_policy_that_never_ends_is_taken_up(sweep):
     sweep.plays(j0=Play(restarts=100))
     job = sweep.running_job(0, restart="always")
     job.paths.private.mkdir()
-    job.paths.result.write_text(json.dumps({"outcome": "completed", "value": 3}))
+    job.paths.result.write_text(json.dumps({"outcome": "completed", "value": 3, "exit_code": 0}))
 
     assert sweep.run(job) == [Outcome(End.COMPLETED, "completed", 0, value=3)]
     assert ("stop", 0, 7.0) in sweep.engine.calls
