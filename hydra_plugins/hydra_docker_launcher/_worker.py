@@ -19,6 +19,7 @@ import os
 import pathlib
 import pickle
 import runpy
+import select
 import sys
 import traceback
 import types
@@ -32,6 +33,8 @@ MAX_VALUE = 1_000_000  # characters of a return value as JSON
 MAX_TEXT = 100_000  # characters of a message or a traceback
 MAX_FRAMES = 200
 MAX_CHAIN = 20
+#: What a shell says of a process that has died of SIGPIPE.
+DIED_OF_A_PIPE = 141
 
 
 class ConfigUnpickler(pickle.Unpickler):
@@ -279,7 +282,29 @@ def write_result(job, content):
 
 
 def write_error(job, error):
+    if has_lost_output(error):
+        # No error of the job's own: it has no result, and a restart policy lets it begin again.
+        os._exit(DIED_OF_A_PIPE)
     write_result(job, {"outcome": "error", "error": encode_error(error)})
+
+
+def has_lost_output(error):
+    """Tell whether an error comes from printing where nobody reads any more.
+
+    That is so when the engine was killed: the process goes on until the engine is there again.
+    """
+    for _ in range(MAX_CHAIN):
+        if isinstance(error, BrokenPipeError):
+            return any(map(is_broken, (1, 2)))
+        error = error and (error.__cause__ or error.__context__)
+    return False
+
+
+def is_broken(handle):
+    """Tell whether a pipe that is written to has nobody who reads it."""
+    poll = select.poll()
+    poll.register(handle, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def exit_code(error):
