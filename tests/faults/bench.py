@@ -9,15 +9,53 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import docker
+from mlflow_server import free_port, mlflow_server
 from private_engine import PrivateEngine, pids
-from sweep_command import APPS, command_environment
+from sweep_command import APPS, command_environment, wait_for
 
 PATIENCE = 180.0  # seconds, of one command
+
+
+class Server:
+    """An MLflow server that may be down for a while. Its store is in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._up = ExitStack()
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "server.db", self.folder / "artifacts")
+
+    def start(self) -> None:
+        self._up.enter_context(mlflow_server(self.folder, self.port))
+
+    def stop(self) -> None:
+        self._up.close()
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow store. ``server``: the folder that a server keeps artifacts in, None: no server."""
+
+    database: Path
+    server: Path | None = None
+
+    def artifacts(self, uri: str) -> Path:
+        """Return the folder of artifacts that a run's URI names."""
+        path = Path(unquote(urlsplit(uri).path))
+        return path if self.server is None else self.server / path.relative_to("/")
 
 
 class Bench:
@@ -40,6 +78,7 @@ class Bench:
         }
         self._numbers = itertools.count()
         self._commands: list[Running] = []
+        self._servers: list[Server] = []
         self.engine.start()
         self.api = self.engine.api()
         for _ in self.api.load_image(shared.get_image(image)):
@@ -60,12 +99,44 @@ class Bench:
         ):
             subprocess.run(("git", *line), cwd=self.root, env=self.environment, check=True)
 
-    def close(self) -> None:
+    @property
+    def store(self) -> Store:
+        """The store that sweeps have by default."""
+        return Store(self.root / "mlflow-store" / "mlflow.db")
+
+    @cached_property
+    def server(self) -> Server:
+        """An MLflow server, which is up."""
+        server = Server(self.folder / "server")
+        self._servers.append(server)
+        server.start()
+        return server
+
+    def reset(self) -> None:
+        """Remove what a scenario that has failed has left."""
+        self._end_commands()
+        if not self.engine.answers():
+            self.engine.cut_power()
+            self.engine.start()
+        for container in self.containers():
+            self.api.remove_container(container["Id"], v=True, force=True)
+        for image in self.new_images():
+            self.api.remove_image(image, force=True)
+        for path in self.temporary.iterdir():
+            shutil.rmtree(path)
+
+    def _end_commands(self) -> None:
         for command in self._commands:
             command.kill()
         for pid in self.in_background():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not self.in_background(), "the commands in the background end")
+
+    def close(self) -> None:
+        self._end_commands()
+        for server in self._servers:
+            server.stop()
         self.api.close()
         self.engine.remove()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -13,6 +15,8 @@ from marked_sweep import MarkedSweep
 from sweep_command import wait_for
 
 AT_ONCE = 3  # jobs
+#: The same seed gives the same faults at the same moments.
+SEED = os.environ.get("HYDRA_DOCKER_FAULT_SEED") or "1"
 #: Ends of a job that somebody else than the launcher has ended.
 DIED = frozenset({"lost", "exited", "stopped"})
 POLICIES = ("unless-stopped", "on-failure:3", "always")
@@ -32,22 +36,23 @@ class Scene:
 class Fault:
     """One kind of fault. ``strike`` does it, and undoes what the world would undo.
 
-    ``ends_command``: the command ends by the fault, or is to end by it; else it goes on to the end
-    of the sweep by itself. ``carry_on``: what is then called until the sweep is over, one of attach
-    and resume at random; nothing: the command itself has recorded how every job has ended.
+    ``carry_on``: what is then called until the sweep is over, one of these
+    at random; nothing: the command itself goes on, and has recorded how every job has ended.
     ``ends_jobs``: containers are ended, so a task function may run more than once. ``outcomes`` are
     the ends other than completed that jobs may have before they are resumed.
-    ``held``: the first jobs wait until the fault is over.
+    ``held``: the first jobs wait until the fault is over. ``server``: runs are tracked by a server.
+    ``after``: what is done when the command has ended, before the sweep is carried on.
     """
 
     kind: str
     strike: Callable[[Scene], None]
     overrides: tuple[str, ...] = ()
-    ends_command: bool = True
     carry_on: tuple[str, ...] = ()
     ends_jobs: bool = False
     outcomes: frozenset[str] = frozenset()
     held: bool = False
+    server: bool = False
+    after: Callable[[Scene], None] | None = None
 
 
 # ---- the launcher --------------------------------------------------------------------------------
@@ -135,6 +140,25 @@ def remove_image(scene: Scene) -> None:
             continue  # a container uses it
 
 
+# ---- the MLflow server ---------------------------------------------------------------------------
+
+
+def interrupt_server(scene: Scene) -> None:
+    """Let the server be down while the jobs go on, for a while."""
+    scene.bench.server.stop()
+    scene.sweep.open_gate()
+    time.sleep(scene.random.uniform(0, 8))
+    scene.bench.server.start()
+
+
+def stop_server(scene: Scene) -> None:
+    scene.bench.server.stop()
+
+
+def start_server(scene: Scene) -> None:
+    scene.bench.server.start()
+
+
 FAULTS = (
     Fault("launcher: kill -9", kill_launcher, carry_on=("attach", "resume")),
     Fault(
@@ -173,12 +197,10 @@ FAULTS = (
     Fault(
         "engine: restarted, live-restore",
         restart_engine(live_restore=True),
-        ends_command=False,
     ),
     Fault(
         "engine: restarted, restart=no",
         restart_engine(live_restore=False),
-        ends_command=False,
         ends_jobs=True,
         outcomes=DIED,
     ),
@@ -187,7 +209,6 @@ FAULTS = (
             f"engine: restarted, restart={policy}",
             restart_engine(live_restore=False),
             (f"hydra.launcher.restart={policy}",),
-            ends_command=False,
             ends_jobs=True,
         )
         for policy in POLICIES
@@ -195,7 +216,6 @@ FAULTS = (
     Fault(
         "engine: kill -9, restart=no",
         kill_engine,
-        ends_command=False,
         ends_jobs=True,
         outcomes=DIED,
     ),
@@ -204,7 +224,6 @@ FAULTS = (
             f"engine: kill -9, restart={policy}",
             kill_engine,
             (f"hydra.launcher.restart={policy}",),
-            ends_command=False,
             ends_jobs=True,
         )
         for policy in POLICIES
@@ -229,7 +248,6 @@ FAULTS = (
     Fault(
         "container: docker kill",
         kill_container,
-        ends_command=False,
         ends_jobs=True,
         outcomes=DIED,
         held=True,
@@ -237,7 +255,6 @@ FAULTS = (
     Fault(
         "container: docker stop",
         stop_container,
-        ends_command=False,
         ends_jobs=True,
         outcomes=DIED,
         held=True,
@@ -245,7 +262,6 @@ FAULTS = (
     Fault(
         "container: docker rm -f",
         remove_container,
-        ends_command=False,
         ends_jobs=True,
         outcomes=DIED,
         held=True,
@@ -253,7 +269,21 @@ FAULTS = (
     Fault(
         "image: removed",
         remove_image,
-        ends_command=False,
         outcomes=frozenset({"could not start"}),
+    ),
+    Fault(
+        "MLflow server: down for a while",
+        interrupt_server,
+        held=True,
+        server=True,
+        carry_on=("sync", "attach"),
+    ),
+    Fault(
+        "MLflow server: down to the end",
+        stop_server,
+        held=True,
+        server=True,
+        after=start_server,
+        carry_on=("sync", "attach"),
     ),
 )

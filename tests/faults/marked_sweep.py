@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from bench import Bench, Running
 from sweep_command import wait_for
@@ -34,23 +32,11 @@ class Snapshot:
     progress: dict[int, bytes]
 
 
-@dataclass(frozen=True)
-class Store:
-    """An MLflow store. ``server``: the folder that a server keeps artifacts in, None: no server."""
-
-    database: Path
-    server: Path | None = None
-
-    def artifacts(self, uri: str) -> Path:
-        """Return the folder of artifacts that a run's URI names."""
-        path = Path(unquote(urlsplit(uri).path))
-        return path if self.server is None else self.server / path.relative_to("/")
-
-
 class MarkedSweep:
     """One sweep of ``jobs`` jobs, through all the commands that it takes to complete it.
 
-    ``seconds`` is how long a job works; ``held``: it waits then until ``open_gate``.
+    ``seconds`` is how long a job works; ``held``: it waits then until ``open_gate``. ``server``: it
+    is tracked at the bench's server instead of in a file.
     """
 
     def __init__(
@@ -60,6 +46,7 @@ class MarkedSweep:
         *overrides: str,
         seconds: float = 0.2,
         held: bool = False,
+        server: bool = False,
     ) -> None:
         self.bench = bench
         self.jobs = jobs
@@ -69,7 +56,7 @@ class MarkedSweep:
         self.marked.mkdir()
         self.gate = self.own / "ran" / "gate"
         self.commands: list[Running] = []
-        self.store = Store(bench.root / "mlflow-store" / "mlflow.db")
+        self.store = bench.server.store if server else bench.store
         self._line = (
             "hydra/launcher=docker",
             "hydra/sweeper=recording",
@@ -84,6 +71,7 @@ class MarkedSweep:
             f"seconds={seconds}",
             f"number=range(0,{jobs})",
             *([f"gate={self.gate}"] if held else []),
+            *([f"hydra.launcher.mlflow.tracking_uri={bench.server.url}"] if server else []),
             *overrides,
         )
 

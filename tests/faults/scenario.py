@@ -38,15 +38,27 @@ def moment(random: Random, jobs: int, *, early: bool) -> Moment:
 
 
 def survive(
-    bench: Bench, fault: Fault, random: Random, *, jobs: int = 6, early: bool = True
+    bench: Bench,
+    fault: Fault,
+    random: Random,
+    *,
+    jobs: int = 6,
+    early: bool = True,
+    to_the_end: bool = True,
 ) -> None:
     """Let a sweep go through a fault; raise ``AssertionError`` where it does not survive.
 
-    ``early``: the fault may come before the first job has begun.
+    ``early``: the fault may come before the first job has begun. ``to_the_end``: the sweep is
+    started once more, even where every job has completed, to see that nothing is run again then.
     """
     bench.engine.set_live_restore(False)
     sweep = MarkedSweep(
-        bench, jobs, *fault.overrides, f"hydra.launcher.n_jobs={AT_ONCE}", held=fault.held
+        bench,
+        jobs,
+        *fault.overrides,
+        f"hydra.launcher.n_jobs={AT_ONCE}",
+        held=fault.held,
+        server=fault.server,
     )
     when = moment(random, AT_ONCE if fault.held else jobs, early=early and not fault.held)
     print(f"{fault.kind}: {when}", flush=True)
@@ -54,23 +66,27 @@ def survive(
     wait_for(lambda: command.ended or sweep.begun() >= when.begun, f"{when.begun} jobs begin")
     time.sleep(when.delay)
     before = sweep.snapshot()
-    fault.strike(Scene(bench, sweep, command, random))
+    scene = Scene(bench, sweep, command, random)
+    fault.strike(scene)
     sweep.open_gate()
     command.finish()
+    if fault.after is not None:
+        fault.after(scene)
     if fault.carry_on and sweep.is_saved():
         _carry_on(sweep, random.choice(fault.carry_on))
     wait_for(lambda: not bench.in_background(), "the launcher in the background ends", 120)
     if sweep.rows():
         invariants.check_ended(sweep, before, restarted=fault.ends_jobs)
         invariants.check_outcomes(sweep, fault.outcomes)
-    complete(sweep, before, restarted=fault.ends_jobs)
+    if to_the_end or sweep.completed() < jobs:
+        complete(sweep, before, restarted=fault.ends_jobs)
 
 
 def _carry_on(sweep: MarkedSweep, how: str) -> None:
-    command = sweep.attach() if how == "attach" else sweep.resume()
+    command = {"attach": sweep.attach, "resume": sweep.resume, "sync": sweep.sync}[how]()
     status = command.finish()
-    completed = sweep.completed() == sweep.jobs
-    assert status == (0 if completed else 1), f"{how} ended with {status}\n{sweep.output}"
+    expected = 0 if how == "sync" or sweep.completed() == sweep.jobs else 1
+    assert status == expected, f"{how} ended with {status}\n{sweep.output}"
 
 
 def complete(sweep: MarkedSweep, before: invariants.Snapshot, *, restarted: bool) -> None:
@@ -82,24 +98,23 @@ def complete(sweep: MarkedSweep, before: invariants.Snapshot, *, restarted: bool
     invariants.check_returned(sweep)
 
 
-def survive_kills(bench: Bench, random: Random, *, jobs: int, kills: int, seconds: float) -> None:
-    """Kill a sweep so many times, and start it again each time: every job runs exactly once.
+def survive_kills(bench: Bench, random: Random, *, jobs: int, kills: int, early: bool) -> None:
+    """Kill a sweep so many times, and take it up again each time: every job runs exactly once.
 
-    ``seconds`` is how long one launch lives at most.
+    ``early``: it may be killed before it has run a job.
     """
-    sweep = MarkedSweep(bench, jobs, "hydra.launcher.n_jobs=4", seconds=0.1)
-    before = sweep.snapshot()
+    sweep = MarkedSweep(bench, jobs, f"hydra.launcher.n_jobs={AT_ONCE + 1}", seconds=0.1)
     command = sweep.start()
-    for number in range(kills):
-        target = sweep.begun() + random.randint(1, max(1, jobs // (kills + 1)))
+    for number in range(1, kills + 1):
+        when = moment(random, max(1, jobs // (kills + 1)), early=early)
+        target = sweep.begun() + when.begun
         wait_for(lambda: command.ended or sweep.begun() >= target, "jobs begin")  # noqa: B023
-        time.sleep(random.uniform(0, seconds))
-        print(f"kill {number + 1}: {sweep.begun()} of {jobs} jobs have begun", flush=True)
+        time.sleep(when.delay)
         before = sweep.snapshot()
+        print(f"kill {number}: {sweep.begun()} of {jobs} jobs have begun", flush=True)
         command.kill()
-        command = sweep.resume()
+        command = sweep.attach() if sweep.is_saved() and random.random() < 0.3 else sweep.resume()
     status = command.finish(600)
-    assert status == 0, sweep.output
+    assert status == 0, f"ended with {status}\n{sweep.output}"
     invariants.check_ended(sweep, before, restarted=False)
-    invariants.check_outcomes(sweep)
-    invariants.check_returned(sweep)
+    complete(sweep, before, restarted=False)
