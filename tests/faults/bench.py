@@ -17,10 +17,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import docker
+from engine_proxy import EngineProxy
 from mlflow_server import free_port, mlflow_server
 from private_engine import PrivateEngine, pids
 from sweep_command import APPS, command_environment, wait_for
 
+#: A variable that the processes of a bench are known by.
+OWN = "HYDRA_DOCKER_FAULTS_BENCH"
 PATIENCE = 180.0  # seconds, of one command
 
 
@@ -74,11 +77,12 @@ class Bench:
         self.environment = {
             **command_environment(folder / "cache"),
             "DOCKER_HOST": self.engine.url,
+            OWN: str(folder),
             "TMPDIR": str(self.temporary),
         }
         self._numbers = itertools.count()
         self._commands: list[Running] = []
-        self._servers: list[Server] = []
+        self._ending = ExitStack()
         self.engine.start()
         self.api = self.engine.api()
         for _ in self.api.load_image(shared.get_image(image)):
@@ -108,9 +112,17 @@ class Bench:
     def server(self) -> Server:
         """An MLflow server, which is up."""
         server = Server(self.folder / "server")
-        self._servers.append(server)
         server.start()
+        self._ending.callback(server.stop)
         return server
+
+    @cached_property
+    def proxy(self) -> EngineProxy:
+        """A way to the engine that can be disturbed."""
+        proxy = EngineProxy(self.engine.url)
+        proxy.up()
+        self._ending.callback(proxy.close)
+        return proxy
 
     def reset(self) -> None:
         """Remove what a scenario that has failed has left."""
@@ -135,8 +147,7 @@ class Bench:
 
     def close(self) -> None:
         self._end_commands()
-        for server in self._servers:
-            server.stop()
+        self._ending.close()
         self.api.close()
         self.engine.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -147,15 +158,16 @@ class Bench:
         folder.mkdir(parents=True)
         return folder
 
-    def run(self, log: Path, *words: str) -> Running:
+    def run(self, log: Path, *words: str, **environment: str) -> Running:
         """Start ``python WORDS``; its output goes to ``log``."""
-        self._commands.append(Running((sys.executable, *words), self.root, self.environment, log))
+        variables = {**self.environment, **environment}
+        self._commands.append(Running((sys.executable, *words), self.root, variables, log))
         return self._commands[-1]
 
     def in_background(self) -> list[int]:
         """Return the processes of commands that have gone into the background."""
         known = {command.process.pid for command in self._commands}
-        mark = f"DOCKER_HOST={self.engine.url}".encode()
+        mark = f"{OWN}={self.folder}".encode()
         return [pid for pid in pids() if pid not in known and mark in _environment(pid)]
 
     def containers(self) -> list[dict[str, Any]]:

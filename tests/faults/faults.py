@@ -6,11 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
 from bench import Bench, Running
 from docker.errors import APIError, NotFound
+from invariants import FOREIGN, Damage
 from marked_sweep import MarkedSweep
 from sweep_command import wait_for
 
@@ -38,20 +40,21 @@ class Fault:
 
     ``carry_on``: what is then called until the sweep is over, one of these
     at random; nothing: the command itself goes on, and has recorded how every job has ended.
-    ``ends_jobs``: containers are ended, so a task function may run more than once. ``outcomes`` are
-    the ends other than completed that jobs may have before they are resumed.
+    ``damage`` says whether containers are ended, so that a task function may run more than once.
+    ``outcomes`` are the ends other than completed that jobs may have before they are resumed.
     ``held``: the first jobs wait until the fault is over. ``server``: runs are tracked by a server.
-    ``after``: what is done when the command has ended, before the sweep is carried on.
+    ``proxied``: the engine is reached through a proxy. ``after``: what is done when the command has ended, before the sweep is carried on.
     """
 
     kind: str
     strike: Callable[[Scene], None]
     overrides: tuple[str, ...] = ()
     carry_on: tuple[str, ...] = ()
-    ends_jobs: bool = False
+    damage: Damage = Damage.NONE
     outcomes: frozenset[str] = frozenset()
     held: bool = False
     server: bool = False
+    proxied: bool = False
     after: Callable[[Scene], None] | None = None
 
 
@@ -102,6 +105,41 @@ def cut_power(scene: Scene) -> None:
     scene.bench.engine.cut_power()
     scene.command.kill()
     scene.bench.engine.start()
+
+
+def slow_engine(scene: Scene) -> None:
+    """Let every answer come late, to the end of the sweep."""
+    scene.bench.proxy.delay = scene.random.uniform(0.2, 1.0)
+
+
+def engine_errors(scene: Scene) -> None:
+    """Let every request fail for a while."""
+    scene.bench.proxy.fail(".", 500, "something is broken", times=None)
+    time.sleep(scene.random.uniform(0, 4))
+    scene.bench.proxy.heal()
+
+
+def refuse_connections(scene: Scene) -> None:
+    """Cut all connections, and take no others for a while."""
+    with scene.bench.proxy.outage():
+        time.sleep(scene.random.uniform(0, 4))
+
+
+def lose_answers(scene: Scene) -> None:
+    """Let the engine do what it is asked to do, and the launcher not hear of it."""
+    for what in ("create", "start", "stop", "wait"):
+        scene.bench.proxy.lose_answer(f"POST .*/{what}", times=2)
+    scene.bench.proxy.lose_answer("DELETE ", times=2)
+
+
+def fill_disk(scene: Scene) -> None:
+    """Let no container be made for a while, as when the disk is full."""
+    words = "mkdir /var/lib/docker/overlay2: no space left on device"
+    scene.bench.proxy.fail("POST .*/containers/create", 500, words, times=2)
+
+
+def heal(scene: Scene) -> None:
+    scene.bench.proxy.heal()
 
 
 # ---- containers and images -----------------------------------------------------------------------
@@ -159,30 +197,48 @@ def start_server(scene: Scene) -> None:
     scene.bench.server.start()
 
 
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def take_names(scene: Scene) -> None:
+    """Let somebody else have containers with the names of the jobs to come."""
+    for job in range(scene.sweep.jobs):
+        name = f"app-{scene.sweep.folder.name}-{job}"
+        with suppress(APIError):  # the job has it already
+            scene.bench.api.create_container(
+                scene.bench.image, ["true"], name=name, labels={FOREIGN: "1"}, network_mode="none"
+            )
+
+
+def give_names_back(scene: Scene) -> None:
+    for container in scene.bench.api.containers(all=True, filters={"label": FOREIGN}):
+        scene.bench.api.remove_container(container["Id"])
+
+
 FAULTS = (
     Fault("launcher: kill -9", kill_launcher, carry_on=("attach", "resume")),
     Fault(
         "launcher: Ctrl-C",
         send(signal.SIGINT),
-        ends_jobs=True,
+        damage=Damage.JOBS,
         outcomes=frozenset({"stopped"}),
     ),
     Fault(
         "launcher: Ctrl-C twice",
         send(signal.SIGINT, signal.SIGINT),
-        ends_jobs=True,
+        damage=Damage.JOBS,
         outcomes=frozenset({"stopped"}),
     ),
     Fault(
         "launcher: SIGTERM",
         send(signal.SIGTERM),
-        ends_jobs=True,
+        damage=Damage.JOBS,
         outcomes=frozenset({"stopped"}),
     ),
     Fault(
         "launcher: SIGHUP",
         send(signal.SIGHUP),
-        ends_jobs=True,
+        damage=Damage.JOBS,
         outcomes=frozenset({"stopped"}),
     ),
     *(
@@ -201,7 +257,7 @@ FAULTS = (
     Fault(
         "engine: restarted, restart=no",
         restart_engine(live_restore=False),
-        ends_jobs=True,
+        damage=Damage.JOBS,
         outcomes=DIED,
     ),
     *(
@@ -209,14 +265,14 @@ FAULTS = (
             f"engine: restarted, restart={policy}",
             restart_engine(live_restore=False),
             (f"hydra.launcher.restart={policy}",),
-            ends_jobs=True,
+            damage=Damage.JOBS,
         )
         for policy in POLICIES
     ),
     Fault(
         "engine: kill -9, restart=no",
         kill_engine,
-        ends_jobs=True,
+        damage=Damage.OUTPUT,
         outcomes=DIED,
     ),
     *(
@@ -224,7 +280,7 @@ FAULTS = (
             f"engine: kill -9, restart={policy}",
             kill_engine,
             (f"hydra.launcher.restart={policy}",),
-            ends_jobs=True,
+            damage=Damage.OUTPUT,
         )
         for policy in POLICIES
     ),
@@ -232,7 +288,7 @@ FAULTS = (
         "power cut, restart=no",
         cut_power,
         carry_on=("attach",),
-        ends_jobs=True,
+        damage=Damage.OUTPUT,
         outcomes=DIED,
     ),
     *(
@@ -241,28 +297,28 @@ FAULTS = (
             cut_power,
             (f"hydra.launcher.restart={policy}",),
             carry_on=("attach", "resume"),
-            ends_jobs=True,
+            damage=Damage.OUTPUT,
         )
         for policy in POLICIES
     ),
     Fault(
         "container: docker kill",
         kill_container,
-        ends_jobs=True,
+        damage=Damage.JOBS,
         outcomes=DIED,
         held=True,
     ),
     Fault(
         "container: docker stop",
         stop_container,
-        ends_jobs=True,
+        damage=Damage.JOBS,
         outcomes=DIED,
         held=True,
     ),
     Fault(
         "container: docker rm -f",
         remove_container,
-        ends_jobs=True,
+        damage=Damage.JOBS,
         outcomes=DIED,
         held=True,
     ),
@@ -286,4 +342,16 @@ FAULTS = (
         after=start_server,
         carry_on=("sync", "attach"),
     ),
+    Fault("engine: slow", slow_engine, proxied=True, after=heal),
+    Fault("engine: errors 500 for a while", engine_errors, proxied=True),
+    Fault("engine: no connections for a while", refuse_connections, proxied=True),
+    Fault("engine: answers lost", lose_answers, proxied=True, after=heal),
+    Fault(
+        "engine: no space to create a container",
+        fill_disk,
+        proxied=True,
+        outcomes=frozenset({"could not start"}),
+        after=heal,
+    ),
+    Fault("container: name taken", take_names, after=give_names_back),
 )

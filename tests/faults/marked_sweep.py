@@ -36,7 +36,8 @@ class MarkedSweep:
     """One sweep of ``jobs`` jobs, through all the commands that it takes to complete it.
 
     ``seconds`` is how long a job works; ``held``: it waits then until ``open_gate``. ``server``: it
-    is tracked at the bench's server instead of in a file.
+    is tracked at the bench's server instead of in a file. ``proxied``: it reaches the engine
+    through the bench's proxy.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class MarkedSweep:
         seconds: float = 0.2,
         held: bool = False,
         server: bool = False,
+        proxied: bool = False,
     ) -> None:
         self.bench = bench
         self.jobs = jobs
@@ -56,6 +58,7 @@ class MarkedSweep:
         self.marked.mkdir()
         self.gate = self.own / "ran" / "gate"
         self.commands: list[Running] = []
+        self._environment = {"DOCKER_HOST": bench.proxy.url} if proxied else {}
         self.store = bench.server.store if server else bench.store
         self._line = (
             "hydra/launcher=docker",
@@ -95,7 +98,7 @@ class MarkedSweep:
 
     def _run(self, *words: str) -> Running:
         log = self.own / f"command-{len(self.commands)}.log"
-        self.commands.append(self.bench.run(log, *words))
+        self.commands.append(self.bench.run(log, *words, **self._environment))
         return self.commands[-1]
 
     def open_gate(self) -> None:

@@ -1,7 +1,8 @@
 """A Docker engine of the tests' own, next to the one that runs already, to be stopped and killed.
 
-It has its own data root, exec root, socket, pidfile and containerd. It has no bridge and sets no
-rules of a firewall: its containers have the host's network or none. Only processes that belong to
+It has its own data root, exec root, socket, pidfile and containerd, and a bridge of its own: with
+`--bridge=none` dockerd removes docker0, which another engine may use. It sets no rules of a
+firewall: its containers have the host's network or none. Only processes that belong to
 it are ever signalled: those that name its exec root in their command line, and those of its
 containers, which all run in a cgroup of its own.
 """
@@ -54,6 +55,7 @@ class PrivateEngine:
         self.log = folder / "dockerd.log"
         #: Instead of the machine's own, /etc/docker/daemon.json.
         self.configuration = folder / "daemon.json"
+        self.bridge = f"hf-{self.name[-8:]}"  # a device's name has at most 15 characters
         self.live_restore = False
         self._daemon: subprocess.Popen[bytes] | None = None
         self._shim_sockets: set[Path] = set()
@@ -64,6 +66,8 @@ class PrivateEngine:
     def start(self) -> None:
         """Start the engine on its data, and wait until it answers."""
         self._configure()
+        if not Path("/sys/class/net", self.bridge).exists():
+            subprocess.run(("ip", "link", "add", self.bridge, "type", "bridge"), check=True)
         with self.log.open("ab") as log:
             self._daemon = subprocess.Popen(
                 (
@@ -75,7 +79,7 @@ class PrivateEngine:
                     f"--pidfile={self.run / 'dockerd.pid'}",
                     f"--cgroup-parent=/{self.name}",
                     "--exec-opt=native.cgroupdriver=cgroupfs",
-                    "--bridge=none",
+                    f"--bridge={self.bridge}",
                     "--iptables=false",
                     "--ip6tables=false",
                     "--ip-forward=false",
@@ -152,6 +156,7 @@ class PrivateEngine:
                 self.stop()
         self._kill(self.processes)
         self._clear_run()
+        subprocess.run(("ip", "link", "delete", self.bridge), check=False, capture_output=True)
         for cgroup in CGROUPS.glob(f"**/{self.name}"):
             for folder in sorted(cgroup.rglob("*"), reverse=True):
                 if folder.is_dir():

@@ -11,7 +11,8 @@ from random import Random
 import invariants
 from bench import Bench
 from faults import AT_ONCE, Fault, Scene
-from marked_sweep import MarkedSweep
+from invariants import Damage
+from marked_sweep import MarkedSweep, Snapshot
 from sweep_command import wait_for
 
 PREPARING = 4.0  # seconds from a command's start to its first job, about
@@ -59,6 +60,7 @@ def survive(
         f"hydra.launcher.n_jobs={AT_ONCE}",
         held=fault.held,
         server=fault.server,
+        proxied=fault.proxied,
     )
     when = moment(random, AT_ONCE if fault.held else jobs, early=early and not fault.held)
     print(f"{fault.kind}: {when}", flush=True)
@@ -76,10 +78,10 @@ def survive(
         _carry_on(sweep, random.choice(fault.carry_on))
     wait_for(lambda: not bench.in_background(), "the launcher in the background ends", 120)
     if sweep.rows():
-        invariants.check_ended(sweep, before, restarted=fault.ends_jobs)
+        invariants.check_ended(sweep, before, fault.damage)
         invariants.check_outcomes(sweep, fault.outcomes)
     if to_the_end or sweep.completed() < jobs:
-        complete(sweep, before, restarted=fault.ends_jobs)
+        complete(sweep, before, fault.damage)
 
 
 def _carry_on(sweep: MarkedSweep, how: str) -> None:
@@ -89,11 +91,11 @@ def _carry_on(sweep: MarkedSweep, how: str) -> None:
     assert status == expected, f"{how} ended with {status}\n{sweep.output}"
 
 
-def complete(sweep: MarkedSweep, before: invariants.Snapshot, *, restarted: bool) -> None:
+def complete(sweep: MarkedSweep, before: Snapshot, damage: Damage = Damage.NONE) -> None:
     """Run what is missing of a sweep, and see that all is there."""
     status = sweep.resume().finish()
     assert status == 0, f"resume=true ended with {status}\n{sweep.output}"
-    invariants.check_ended(sweep, before, restarted=restarted)
+    invariants.check_ended(sweep, before, damage)
     invariants.check_outcomes(sweep)
     invariants.check_returned(sweep)
 
@@ -116,5 +118,5 @@ def survive_kills(bench: Bench, random: Random, *, jobs: int, kills: int, early:
         command = sweep.attach() if sweep.is_saved() and random.random() < 0.3 else sweep.resume()
     status = command.finish(600)
     assert status == 0, f"ended with {status}\n{sweep.output}"
-    invariants.check_ended(sweep, before, restarted=False)
-    complete(sweep, before, restarted=False)
+    invariants.check_ended(sweep, before)
+    complete(sweep, before)
