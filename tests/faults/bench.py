@@ -42,6 +42,8 @@ class Server:
         return Store(self.folder / "server.db", self.folder / "artifacts")
 
     def start(self) -> None:
+        """Start it, if it is down."""
+        self.stop()
         self._up.enter_context(mlflow_server(self.folder, self.port))
 
     def stop(self) -> None:
@@ -125,8 +127,12 @@ class Bench:
         return proxy
 
     def reset(self) -> None:
-        """Remove what a scenario that has failed has left."""
+        """Undo and remove what a scenario that has failed has left."""
         self._end_commands()
+        if "proxy" in vars(self):
+            self.proxy.heal()
+        if "server" in vars(self):
+            self.server.start()
         if not self.engine.answers():
             self.engine.cut_power()
             self.engine.start()

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from bench import Bench, Running
@@ -26,12 +26,16 @@ POLICIES = ("unless-stopped", "on-failure:3", "always")
 
 @dataclass(frozen=True)
 class Scene:
-    """What a fault is done to. ``command`` is the user's own, which runs."""
+    """What a fault is done to. ``command`` is the user's own, which runs.
+
+    ``foreign`` are containers that somebody else has made.
+    """
 
     bench: Bench
     sweep: MarkedSweep
     command: Running
     random: Random
+    foreign: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Fault:
     ``damage`` says whether containers are ended, so that a task function may run more than once.
     ``outcomes`` are the ends other than completed that jobs may have before they are resumed.
     ``held``: the first jobs wait until the fault is over. ``server``: runs are tracked by a server.
-    ``proxied``: the engine is reached through a proxy. ``after``: what is done when the command has ended, before the sweep is carried on.
+    ``proxied``: the engine is reached through a proxy. ``after`` is what is done when the command
+    has ended, before the sweep is carried on.
     """
 
     kind: str
@@ -205,14 +210,15 @@ def take_names(scene: Scene) -> None:
     for job in range(scene.sweep.jobs):
         name = f"app-{scene.sweep.folder.name}-{job}"
         with suppress(APIError):  # the job has it already
-            scene.bench.api.create_container(
-                scene.bench.image, ["true"], name=name, labels={FOREIGN: "1"}, network_mode="none"
+            made = scene.bench.api.create_container(
+                scene.bench.image, ["true"], name=name, labels={FOREIGN: "1"}
             )
+            scene.foreign.append(made["Id"])
 
 
 def give_names_back(scene: Scene) -> None:
-    for container in scene.bench.api.containers(all=True, filters={"label": FOREIGN}):
-        scene.bench.api.remove_container(container["Id"])
+    for container in scene.foreign:
+        scene.bench.api.remove_container(container)  # raises where the sweep has removed it
 
 
 FAULTS = (
