@@ -18,36 +18,13 @@ from urllib.parse import unquote, urlsplit
 
 import docker
 from engine_proxy import EngineProxy
-from mlflow_server import free_port, mlflow_server
+from mlflow_server import MlflowServer
 from private_engine import PrivateEngine, pids
 from sweep_command import APPS, command_environment, wait_for
 
 #: A variable that the processes of a bench are known by.
 OWN = "HYDRA_DOCKER_FAULTS_BENCH"
 PATIENCE = 180.0  # seconds, of one command
-
-
-class Server:
-    """An MLflow server that may be down for a while. Its store is in ``folder``."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._up = ExitStack()
-
-    @property
-    def store(self) -> Store:
-        return Store(self.folder / "server.db", self.folder / "artifacts")
-
-    def start(self) -> None:
-        """Start it, if it is down."""
-        self.stop()
-        self._up.enter_context(mlflow_server(self.folder, self.port))
-
-    def stop(self) -> None:
-        self._up.close()
 
 
 @dataclass(frozen=True)
@@ -61,6 +38,15 @@ class Store:
         """Return the folder of artifacts that a run's URI names."""
         path = Path(unquote(urlsplit(uri).path))
         return path if self.server is None else self.server / path.relative_to("/")
+
+
+class Server(MlflowServer):
+    """An MLflow server that may be down for a while. Its store is in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        super().__init__(folder)
+        self.store = Store(folder / "server.db", folder / "artifacts")
 
 
 class Bench:
@@ -115,7 +101,7 @@ class Bench:
         """An MLflow server, which is up."""
         server = Server(self.folder / "server")
         server.start()
-        self._ending.callback(server.stop)
+        self._ending.callback(server.end)
         return server
 
     @cached_property
@@ -132,6 +118,7 @@ class Bench:
         if "proxy" in vars(self):
             self.proxy.heal()
         if "server" in vars(self):
+            self.server.end()
             self.server.start()
         if not self.engine.answers():
             self.engine.cut_power()

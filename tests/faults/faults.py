@@ -188,14 +188,14 @@ def remove_image(scene: Scene) -> None:
 
 def interrupt_server(scene: Scene) -> None:
     """Let the server be down while the jobs go on, for a while."""
-    scene.bench.server.stop()
+    scene.bench.server.end()
     scene.sweep.open_gate()
     time.sleep(scene.random.uniform(0, 8))
     scene.bench.server.start()
 
 
 def stop_server(scene: Scene) -> None:
-    scene.bench.server.stop()
+    scene.bench.server.end()
 
 
 def start_server(scene: Scene) -> None:
