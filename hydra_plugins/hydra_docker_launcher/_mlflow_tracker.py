@@ -608,7 +608,21 @@ def _fill_run(client: MlflowClient, run_id: str, start: _Start) -> None:
         _log_content(client, run_id, file_name, content)
     inputs = _dataset_inputs(start.datasets)
     for first in range(0, len(inputs), MOST_DATASETS):
-        client.log_inputs(run_id, inputs[first : first + MOST_DATASETS])
+        _log_inputs(client, run_id, inputs[first : first + MOST_DATASETS])
+
+
+def _log_inputs(client: MlflowClient, run_id: str, inputs: list[DatasetInput]) -> None:
+    """Log datasets to a run.
+
+    Where several runs log the same new one at once, a store with SQL looks for it, finds nothing,
+    and then cannot insert what another run has inserted meanwhile.
+    """
+    try:
+        client.log_inputs(run_id, inputs)
+    except MlflowException as error:
+        if "IntegrityError" not in str(error):
+            raise
+        client.log_inputs(run_id, inputs)
 
 
 def _as_kept(tags: Mapping[str, str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ import os
 import pathlib
 import pickle
 import runpy
+import select
 import sys
 import traceback
 import types
@@ -40,6 +41,8 @@ MAX_FULL = 20  # places without space that are named
 NO_SPACE = ("No space left on device", "unable to write to file", "file write failed", "is full")
 #: Kinds of file systems that hold files of a job.
 FILE_SYSTEMS = {"tmpfs", "overlay", "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "vfat"}
+#: What a shell says of a process that has died of SIGPIPE.
+DIED_OF_A_PIPE = 141
 
 
 class ConfigUnpickler(pickle.Unpickler):
@@ -315,10 +318,32 @@ def save_result(job, content):
 
 
 def write_error(job, error):
+    if has_lost_output(error):
+        # No error of the job's own: it has no result, and a restart policy lets it begin again.
+        os._exit(DIED_OF_A_PIPE)
     content = {"outcome": "error", "error": encode_error(error)}
     if any(words in content["error"]["traceback"] for words in NO_SPACE):
         content["full"] = full_places()
     write_result(job, content)
+
+
+def has_lost_output(error):
+    """Tell whether an error comes from printing where nobody reads any more.
+
+    That is so when the engine was killed: the process goes on until the engine is there again.
+    """
+    for _ in range(MAX_CHAIN):
+        if isinstance(error, BrokenPipeError):
+            return any(map(is_broken, (1, 2)))
+        error = error and (error.__cause__ or error.__context__)
+    return False
+
+
+def is_broken(handle):
+    """Tell whether a pipe that is written to has nobody who reads it."""
+    poll = select.poll()
+    poll.register(handle, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def exited(code, after):

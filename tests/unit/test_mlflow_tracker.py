@@ -226,6 +226,21 @@ def test_datasets(
     assert json.loads(inputs[0].dataset.profile) == facts
 
 
+def test_new_dataset_of_many_jobs(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """Jobs that start at once may all have the same data, which the store does not know yet."""
+    tracker.open_sweep(SWEEP)
+    together = threading.Barrier(8)
+
+    def open_job(number: int) -> str:
+        together.wait()
+        return tracker.open_job(JobRun(f"train-{number}", datasets=datasets))
+
+    datasets = (Dataset("data", "1" * 32, "/project/data", "/data", {}),)
+    with ThreadPoolExecutor(8) as threads:
+        runs = [client.get_run(run) for run in threads.map(open_job, range(8))]
+    assert [len(run.inputs.dataset_inputs) for run in runs] == [1] * 8
+
+
 def test_end_of_a_job(tracker: MlflowTracker, client: MlflowClient, tmp_path: Path) -> None:
     """Params, metrics, tags and files are in the run; a file that is missing is left out."""
     tracker.open_sweep(SWEEP)

@@ -57,7 +57,7 @@ class Worker:
             _job_files.write(self.paths, job.yaml, content, None)
         return self.start()
 
-    def start(self):
+    def start(self, **process):
         program = (
             "import runpy, sys; sys.argv = sys.argv[1:]; import importlib.util as u;"
             "spec = u.spec_from_file_location('worker', sys.argv[0]);"
@@ -70,8 +70,8 @@ class Worker:
             cwd=self.folder,
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
             check=False,
-            capture_output=True,
             text=True,
+            **(process or {"capture_output": True}),
         )
 
     @property
@@ -569,6 +569,29 @@ def test_full_places_of_an_exit(worker, monkeypatch):
     assert _worker.exited(1, None) == {**lost, "full": ["/scratch"]}
     monkeypatch.setattr(_worker, "full_places", list)
     assert _worker.exited(1, None) == lost
+
+
+@pytest.mark.parametrize("prints", ["print(1, flush=True)", "sys.stderr.write('1')"])
+def test_nobody_reads_its_output(worker, prints):
+    """A job whose engine was killed has not failed as it prints: it has no result at all."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    worker.run(HEAD + "def main(cfg): pass" + TAIL)
+    worker.paths.result.unlink()
+    (worker.folder / "train.py").write_text(f"{HEAD}def main(cfg): {prints}{TAIL}")
+    try:
+        process = worker.start(stdout=writer, stderr=writer)
+    finally:
+        os.close(writer)
+    assert process.returncode == 141
+    assert worker.result is None
+
+
+def test_broken_pipe_of_its_own(worker):
+    """A broken pipe that is none of its output's is an error of the job."""
+    task = "def main(cfg):\n    r, w = os.pipe()\n    os.close(r)\n    os.write(w, b'x')"
+    assert worker.run(HEAD + task + TAIL).returncode == 1
+    assert worker.result["error"]["type"] == "BrokenPipeError"
 
 
 # ---- values as JSON ------------------------------------------------------------------------------
