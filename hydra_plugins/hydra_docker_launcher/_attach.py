@@ -91,7 +91,8 @@ class Attached:
     def _finish(self, engine: Engine, status: RunStatus) -> None:
         self._recorder.close(status)
         if not self._folder.numbers():
-            engine.remove_image(self._sweep.layer)
+            for layer in self._sweep.layers:
+                engine.remove_image(layer)
         self._recorder.finish()
 
     def sync(self) -> None:

@@ -132,7 +132,8 @@ class SweepRecorder:
         self._close_relays()
         counts = {end: self._ends.count(end) for end in dict.fromkeys(self._ends)}
         self._ends.clear()
-        log.info(", ".join(f"{number} {end.value}" for end, number in counts.items()) or "no job")
+        if counts:
+            log.info(", ".join(f"{number} {end.value}" for end, number in counts.items()))
 
     def hand_over(self) -> None:
         """Leave the sweep as it stands to another process. Nothing is recorded from here on."""

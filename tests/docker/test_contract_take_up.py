@@ -73,6 +73,9 @@ class Recorder:
     ) -> None:
         raise AssertionError("there is one attempt")
 
+    def settled(self, job: RunnableJob) -> None:
+        """Nothing is kept for it."""
+
     def ended(
         self,
         job: RunnableJob,
