@@ -26,12 +26,16 @@ COMMIT_TIME = 1_700_000_000
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: As it is in a process that has not called ``hydra.main``.
+NO_VERSION_BASE = VersionBase.instance().getbase()
+
+
 @pytest.fixture(autouse=True)
 def _own_version_base() -> Iterator[None]:
     """Which Hydra a test plays stays with it: there is one value per process."""
-    before = VersionBase.instance().getbase()
+    VersionBase.instance().version_base = NO_VERSION_BASE
     yield
-    VersionBase.instance().version_base = before
+    VersionBase.instance().version_base = NO_VERSION_BASE
 
 
 @pytest.fixture

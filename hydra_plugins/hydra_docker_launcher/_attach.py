@@ -91,8 +91,7 @@ class Attached:
     def _finish(self, engine: Engine, status: RunStatus) -> None:
         self._recorder.close(status)
         if not self._folder.numbers():
-            for layer in self._sweep.layers:
-                engine.remove_image(layer)
+            engine.remove_image(self._sweep.layer)
         self._recorder.finish()
 
     def sync(self) -> None:

@@ -45,7 +45,7 @@ from ._provenance import Composition, Origin, Record
 from ._recording import SweepRecorder
 from ._relay import Relay
 from ._running import RunnableJob
-from ._saved import SavedJob, SavedSweep
+from ._saved import SavedJob
 from ._stray_rules import Policy
 from ._sweep_folder import SweepFolder
 from ._task import Task
@@ -98,7 +98,7 @@ class _Ending:
     """What is left to do when a sweep has ended, or its process."""
 
     engine: Engine
-    layers: tuple[str, ...]
+    layer: str
     folder: SweepFolder
     #: Nothing has been started that another process would have to go on with.
     new: bool
@@ -108,8 +108,7 @@ class _Ending:
     def __call__(self) -> None:
         if self.relay is not None:
             self.relay.close()
-        for layer in self.layers:
-            self.engine.remove_image(layer)
+        self.engine.remove_image(self.layer)
         if self.recorder is not None:
             self.recorder.finish()
             return
@@ -274,16 +273,15 @@ class Execution:
         paths = _sweep_folder.place(self._folder, [job.paths.output for job in batch.jobs])
         folder = _background.take_over(paths, resume=pinned.options.resume)
         # Before the layer is made: Ctrl-C may come in between.
-        saved = folder.sweep()
-        layers = _layers(engine, _pinning.layer_tag(request, code), saved)
-        ending = _Ending(engine, layers, folder, new=saved is None)
+        layer = _pinning.layer_tag(request, code)
+        ending = _Ending(engine, layer, folder, new=folder.sweep() is None)
         self._finalizer = weakref.finalize(self, ending)
         ready = _pinning.make_ready(request, code, engine)
         ending.relay = ready.relay
         record = Record(
             self.id, self._folder, request.job_name, request.options, code, ready, origin
         )
-        recorder, ledger = self._recorder(record, folder, layers)
+        recorder, ledger = self._recorder(record, folder)
         ending.recorder = recorder
         before = folder.jobs() if pinned.options.resume else {}
         for job in before.values():
@@ -302,9 +300,7 @@ class Execution:
             options=_private.shown_options(batch.jobs[0].written),
         )
 
-    def _recorder(
-        self, record: Record, folder: SweepFolder, layers: tuple[str, ...]
-    ) -> tuple[SweepRecorder, Ledger]:
+    def _recorder(self, record: Record, folder: SweepFolder) -> tuple[SweepRecorder, Ledger]:
         options = record.options
         past = self._past() if options.resume else None
         ledger = past or Ledger(SweepPaths(self._folder).ledger, record.ledger_head())
@@ -313,7 +309,6 @@ class Execution:
             _saving.saved_sweep(record, os.environ.get("MLFLOW_TRACKING_URI")),
             run_id=ledger.head.get("run_id") or (saved.run_id if saved else None),
             relays=saved.relays if saved else (),
-            layers=layers,
         )
         recorder = SweepRecorder(
             sweep,
@@ -382,18 +377,6 @@ def _saved(
         )
         for job, plan in zip(batch.jobs, plans, strict=True)
     ]
-
-
-def _layers(engine: Engine, tag: str, before: SavedSweep | None) -> tuple[str, ...]:
-    """Return which images are to be removed in the end: the one that is made now as ``tag``.
-
-    And what processes before this one have made: that of the last one loses the tag to it.
-    """
-    if before is None:
-        return (tag,)
-    last = engine.find_image(tag)
-    ids = dict.fromkeys((*before.layers, *([last.id] if last is not None else ())))
-    return (tag, *(layer for layer in ids if layer != tag))
 
 
 def finished(outcomes: Sequence[Outcome | None]) -> list[Outcome]:

@@ -8,6 +8,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from ._compose import ComposedJob
 from ._errors import JobError
+from ._evidence import NEAR
 from ._job import Job
 from ._outcome import End, Outcome, last_lines
 from ._paths import JobPaths
@@ -98,14 +99,20 @@ def describe(job: Job, outcome: Outcome) -> str:
     if advice:
         lines.append(advice)
     peak, limit = outcome.memory_peak, outcome.memory_limit
-    # That it used up its limit is the cause already.
-    if peak and limit and (peak < limit or outcome.end is not End.OUT_OF_MEMORY):
+    if peak and limit and _is_of_interest(outcome, peak, limit):
         lines.append(f"Memory: at most {show_size(peak)} of mem_limit={show_size(limit)}")
     if has_log(paths):
         lines.append(f"Log: {paths.log}")
         if outcome.error is None:
             lines += [f"  {line}" for line in last_lines(paths.log, LAST_LINES)]
     return "\n".join(lines)
+
+
+def _is_of_interest(outcome: Outcome, peak: int, limit: int) -> bool:
+    """Tell whether memory may have to do with the end: an exception explains itself."""
+    if outcome.end is End.OUT_OF_MEMORY:
+        return peak < limit  # that it used up its limit is the cause already
+    return outcome.end is not End.ERROR or peak > NEAR * limit
 
 
 def has_log(paths: JobPaths) -> bool:

@@ -44,10 +44,10 @@ class SavedSweep:
     keep: str
     fail_fast: bool
     on_interrupt: str
-    #: The user's image (its id), and those with the commit's files on top, which are removed after
-    #: the sweep: a name, and the ids of those that other processes have made before.
+    #: The user's image (its id), and the name of the one with the commit's files on top, which is
+    #: removed after the sweep.
     image: str
-    layers: tuple[str, ...]
+    layer: str
     mlflow: Mlflow
     run: SweepRun
     #: The parent run; None where nothing is tracked.

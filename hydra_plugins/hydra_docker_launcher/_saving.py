@@ -31,7 +31,7 @@ def saved_sweep(record: Record, tracking_uri: str | None) -> SavedSweep:
         fail_fast=options.fail_fast,
         on_interrupt="detach" if options.detach else options.on_interrupt,
         image=ready.image.id,
-        layers=(ready.layer.reference,),
+        layer=ready.layer.reference,
         mlflow=replace(
             options.mlflow, tracking_uri=options.mlflow.tracking_uri or tracking_uri or None
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import time
@@ -125,11 +124,7 @@ def test_life_of_a_sweep(case: Case, api: docker.APIClient, hydra_image: str) ->
 
 
 def while_it_runs(case: Case) -> None:
-    lock = case.folder / ".docker" / "lock"
-    lock.parent.mkdir(exist_ok=True)
-    with lock.open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        out = case.gc("--yes", "--older-than", "0", later=80 * DAY)
+    out = case.gc("--yes", "--older-than", "0", later=80 * DAY)
     assert out.startswith("Nothing to remove.\nKept:\n")
     assert f"  containers {case.failed}: its sweep is in progress\n" in out
     assert f"  containers {case.waiting}: runs\n" in out

@@ -248,7 +248,7 @@ def test_layer(
         engine.remove_image(image.reference)
 
 
-def test_sweep(make_repository: MakeRepository, proxy: EngineProxy) -> None:
+def test_sweep(make_repository: MakeRepository, proxy: EngineProxy, tmp_path: Path) -> None:
     """Jobs complete, each of one run, whatever the engine fails to do for the moment."""
     repository = make_repository("once", n_jobs="2", network_mode="none")
     proxy.delay = 0.05
@@ -256,7 +256,9 @@ def test_sweep(make_repository: MakeRepository, proxy: EngineProxy) -> None:
         proxy.fail(pattern, 500, "context deadline exceeded")
     proxy.lose_answer(rf"{CREATE}\?name=.*-1$")
     proxy.lose_answer("POST .*/commit")
-    command = repository.start("+n=0,1,2", environment={"DOCKER_HOST": proxy.url})
+    # Nothing is known of the image: it is asked.
+    environment = {"DOCKER_HOST": proxy.url, "XDG_CACHE_HOME": str(tmp_path)}
+    command = repository.start("+n=0,1,2", environment=environment)
     wait_for(lambda: proxy.count(rf"{CREATE}\?name=.*-1$") == 2, "job #1 is created again")
     wait_for(lambda: list(command.folder.glob("1/runs.txt")), "job #1 runs")
     proxy.lose_answer(START)

@@ -243,7 +243,7 @@ def report(output: str) -> list[str]:
     start = re.search(r"^Error executing job with overrides", output, re.MULTILINE)
     assert start, output
     shown = output[start.start() :].partition("\nSet the environment variable HYDRA_FULL_ERROR")[0]
-    ours = re.compile(r"^\s*([~^]+\s*)?$|^job #\d+ |^Log: ")
+    ours = re.compile(r"^\s*([~^]+\s*)?$|^job #\d+ |^Install it in the image|^Log: ")
     return [line for line in shown.splitlines() if not ours.search(line)]
 
 

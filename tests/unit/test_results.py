@@ -116,9 +116,7 @@ def test_peak_memory(job):
     outcome = Outcome(
         End.ERROR, "raised X", 1, memory_peak=1024**2 * 3 // 2, memory_limit=1024**3, advice="Do."
     )
-    assert describe(job, outcome) == (
-        "job #0 (n=0) error: raised X\nDo.\nMemory: at most 1.5m of mem_limit=1g"
-    )
+    assert describe(job, outcome) == ("job #0 (n=0) error: raised X\nDo.")
 
 
 def test_peak_memory_that_is_the_cause(job):
