@@ -20,6 +20,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     ContainerSpec,
     ContainerState,
     Found,
+    FoundImage,
     Host,
     Image,
     Show,
@@ -122,7 +123,7 @@ class FakeEngine:
 
     plays: Mapping[int, Play | tuple[Play, ...]] = field(default_factory=dict)
     machine: Host = HOST
-    images: dict[str, Image] = field(default_factory=dict)
+    local: dict[str, Image] = field(default_factory=dict)
     registry: dict[str, Image] = field(default_factory=dict)
     #: The registry refuses a push, with these words.
     push_error: str | None = None
@@ -138,6 +139,8 @@ class FakeEngine:
     working_dirs: list[str | None] = field(default_factory=list)
     #: Every container that was created, by its id.
     made: dict[str, FakeContainer] = field(default_factory=dict)
+    #: Images of sweeps that have lost their names.
+    nameless: tuple[FoundImage, ...] = ()
     #: Names of images that were noted as used.
     touched: list[str] = field(default_factory=list)
     most_at_once: int = 0
@@ -188,15 +191,15 @@ class FakeEngine:
         return self.machine
 
     def find_image(self, reference: str) -> Image | None:
-        return self.images.get(reference)
+        return self.local.get(reference)
 
     def pull(self, reference: str, show: Show) -> Image:
         self._note("pull", reference)
         if reference not in self.registry:
             raise ImageError(f"Could not pull the image {reference}: no such image")
         show("layer: done")
-        self.images[reference] = self.registry[reference]
-        return self.images[reference]
+        self.local[reference] = self.registry[reference]
+        return self.local[reference]
 
     def build(self, request: BuildRequest, context: Path, show: Show) -> Image:
         self._note("build", request.tag)
@@ -210,7 +213,7 @@ class FakeEngine:
         )
         show("Step 1/1 : FROM scratch")
         image = Image(f"sha256:{len(self.builds):064x}", request.tag)
-        self.images[request.tag] = image
+        self.local[request.tag] = image
         return image
 
     def push(self, image: str, repository: str, tag: str, show: Show) -> Image:
@@ -220,7 +223,7 @@ class FakeEngine:
         show("layer: Pushed")
         reference = f"{repository}:{tag}"
         pushed = Image(image, reference, f"{repository}@sha256:{0xD16:064x}")
-        self.images[reference] = self.registry[reference] = pushed
+        self.local[reference] = self.registry[reference] = pushed
         return pushed
 
     def add_layer(
@@ -238,11 +241,16 @@ class FakeEngine:
         self.layers.append((image, tag, dict(labels), fresh))
         self.working_dirs.append(working_dir)
         made = Image(f"sha256:{0xABC + len(self.layers) - 1:064x}", tag)
-        self.images[tag] = made
+        self.local[tag] = made
         return made
 
     def remove_image(self, image: str) -> None:
         self._note("remove_image", image)
+
+    def images(self, labels: Mapping[str, str | None]) -> tuple[FoundImage, ...]:
+        return tuple(
+            image for image in self.nameless if labels.items() <= dict(image.labels).items()
+        )
 
     def touch(self, name: str) -> None:
         self.touched.append(name)

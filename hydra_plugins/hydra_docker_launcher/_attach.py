@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import _background, _job_files, _running, _sweep_folder, _take_up
+from . import _background, _delivery, _job_files, _running, _sweep_folder, _take_up
 from ._capacity import Capacity
 from ._engine import Engine, Found
 from ._errors import SweepError
@@ -91,7 +91,7 @@ class Attached:
     def _finish(self, engine: Engine, status: RunStatus) -> None:
         self._recorder.close(status)
         if not self._folder.numbers():
-            engine.remove_image(self._sweep.layer)
+            _delivery.remove_layers(engine, self._sweep.id, self._sweep.layer)
         self._recorder.finish()
 
     def sync(self) -> None:

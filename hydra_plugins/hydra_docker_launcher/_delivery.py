@@ -16,14 +16,16 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from . import _paths, _source
 from ._engine import Engine, Image
+from ._errors import EngineError
 from ._image import BASE_LABEL
+from ._options import LABEL_PREFIX
 from ._plan import owner
 from ._source import Source
 
@@ -130,6 +132,18 @@ def _archive(place: Place) -> Iterator[tuple[BinaryIO, _Writer]]:
 def layer_tag(job: str, commit: str, sweep: str) -> str:
     """Return the name of a sweep's own image: it tells the job, the commit and the sweep."""
     return f"{_repository(job)}:{commit[:12]}-{sweep[-6:]}"
+
+
+def remove_layers(engine: Engine, sweep: str, tag: str) -> None:
+    """Remove the images that a sweep had for itself alone, but those that a container uses.
+
+    One that was resumed has had several: its name went over to the last one.
+    """
+    engine.remove_image(tag)
+    with suppress(EngineError):
+        for image in engine.images({f"{LABEL_PREFIX}sweep": sweep}):
+            if not image.names and not image.digests:
+                engine.remove_image(image.id)
 
 
 class _Writer:

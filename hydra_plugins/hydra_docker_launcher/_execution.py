@@ -14,6 +14,7 @@ from pathlib import Path
 from . import (
     _attempt,
     _background,
+    _delivery,
     _dry_run,
     _image,
     _machine,
@@ -98,6 +99,7 @@ class _Ending:
     """What is left to do when a sweep has ended, or its process."""
 
     engine: Engine
+    sweep: str
     layer: str
     folder: SweepFolder
     #: Nothing has been started that another process would have to go on with.
@@ -108,7 +110,7 @@ class _Ending:
     def __call__(self) -> None:
         if self.relay is not None:
             self.relay.close()
-        self.engine.remove_image(self.layer)
+        _delivery.remove_layers(self.engine, self.sweep, self.layer)
         if self.recorder is not None:
             self.recorder.finish()
             return
@@ -274,7 +276,7 @@ class Execution:
         folder = _background.take_over(paths, resume=pinned.options.resume)
         # Before the layer is made: Ctrl-C may come in between.
         layer = _pinning.layer_tag(request, code)
-        ending = _Ending(engine, layer, folder, new=folder.sweep() is None)
+        ending = _Ending(engine, self.id, layer, folder, new=folder.sweep() is None)
         self._finalizer = weakref.finalize(self, ending)
         ready = _pinning.make_ready(request, code, engine)
         ending.relay = ready.relay

@@ -37,6 +37,8 @@ MAX_VALUE = 1_000_000  # characters of a return value as JSON
 MAX_TEXT = 100_000  # characters of a message or a traceback
 MAX_FRAMES = 200
 MAX_CHAIN = 20
+#: What a shell says of a process that has died of SIGPIPE.
+DIED_OF_A_PIPE = 141
 MAX_FULL = 20  # places without space that are named
 NO_SPACE = ("No space left on device", "unable to write to file", "file write failed", "is full")
 #: Kinds of file systems that hold files of a job.

@@ -2,9 +2,9 @@
 
 It has its own data root, exec root, socket, pidfile and containerd, and a bridge of its own: with
 `--bridge=none` dockerd removes docker0, which another engine may use. It sets no rules of a
-firewall: its containers have the host's network or none. Only processes that belong to
-it are ever signalled: those that name its exec root in their command line, and those of its
-containers, which all run in a cgroup of its own.
+firewall: its containers have the host's network or none. Only processes that belong to it are ever
+signalled: those that name its exec root in their command line, and those of its containers, which
+all run in a cgroup of its own.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ def missing() -> str | None:
         return "an engine of their own needs root on Linux"
     if _dockerd() is None:
         return "an engine of their own needs dockerd on this machine (Debian: docker.io)"
+    if shutil.which("ip") is None:
+        return "an engine of their own needs the command ip (Debian: iproute2)"
     return None
 
 

@@ -100,10 +100,19 @@ def complete(sweep: MarkedSweep, before: Snapshot, damage: Damage = Damage.NONE)
     invariants.check_returned(sweep)
 
 
-def survive_kills(bench: Bench, random: Random, *, jobs: int, kills: int, early: bool) -> None:
+def survive_kills(
+    bench: Bench,
+    random: Random,
+    *,
+    jobs: int,
+    kills: int,
+    early: bool = True,
+    to_the_end: bool = True,
+) -> None:
     """Kill a sweep so many times, and take it up again each time: every job runs exactly once.
 
-    ``early``: it may be killed before it has run a job.
+    ``early``: it may be killed before it has run a job. ``to_the_end``: it is started once more, to
+    see that nothing is run again then, and that the sweeper gets the values of all.
     """
     sweep = MarkedSweep(bench, jobs, f"hydra.launcher.n_jobs={AT_ONCE + 1}", seconds=0.1)
     command = sweep.start()
@@ -119,4 +128,6 @@ def survive_kills(bench: Bench, random: Random, *, jobs: int, kills: int, early:
     status = command.finish(600)
     assert status == 0, f"ended with {status}\n{sweep.output}"
     invariants.check_ended(sweep, before)
-    complete(sweep, before)
+    invariants.check_outcomes(sweep)
+    if to_the_end:
+        complete(sweep, before)

@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def _kinds() -> dict[str, Survive]:
-    kinds: dict[str, Survive] = {MANY: partial(survive_kills, jobs=200, kills=10, early=True)}
+    kinds: dict[str, Survive] = {MANY: partial(survive_kills, jobs=200, kills=10)}
     for fault in FAULTS:
         kinds[fault.kind] = partial(_survive, fault=fault)
     return kinds

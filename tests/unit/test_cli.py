@@ -29,7 +29,7 @@ class Bench:
     def __init__(self, folder: Path, commit: str) -> None:
         self.folder = folder
         self.engine = FakeEngine(
-            images={IMAGE.id: IMAGE}, answer=lambda spec: (0, "\n@facts@" + json.dumps(FACTS))
+            local={IMAGE.id: IMAGE}, answer=lambda spec: (0, "\n@facts@" + json.dumps(FACTS))
         )
         self.tracker = FakeTracker()
         self.stores: list[tuple[str | None, Path]] = []

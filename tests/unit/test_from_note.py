@@ -65,7 +65,7 @@ def bench(tmp_path, monkeypatch, commit_files):
     commit = commit_files({"train.py": SCRIPT, "library.py": "", "tools/__init__.py": ""})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     engine = FakeEngine(
-        images={IMAGE.id: IMAGE}, answer=lambda spec: (0, "\n@facts@" + json.dumps(FACTS))
+        local={IMAGE.id: IMAGE}, answer=lambda spec: (0, "\n@facts@" + json.dumps(FACTS))
     )
     return Bench(tmp_path / "project", commit, engine)
 

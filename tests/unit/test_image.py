@@ -47,7 +47,7 @@ PYTHON = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 
 def with_bases(**changed):
     """Return an engine that has the images which the Dockerfiles of these tests start from."""
-    return FakeEngine(images={**BASES, **changed})
+    return FakeEngine(local={**BASES, **changed})
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def get(engine, source, shown, script=None, **options):
 
 def test_image_that_is_there(shown):
     """missing: what is there is used as it is."""
-    engine = FakeEngine(images={"train:1": TRAIN})
+    engine = FakeEngine(local={"train:1": TRAIN})
     assert get(engine, None, shown, image="train:1") == TRAIN
     assert (engine.calls, shown) == ([], [])
 
@@ -99,7 +99,7 @@ def test_image_that_is_pulled(shown, policy):
     """missing: pulled where it is not there; always: pulled in any case."""
     newer = replace(TRAIN, id="sha256:" + "2" * 64)
     images = {"train:1": TRAIN} if policy == "always" else {}
-    engine = FakeEngine(images=images, registry={"train:1": newer})
+    engine = FakeEngine(local=images, registry={"train:1": newer})
 
     assert get(engine, None, shown, image="train:1", pull_policy=policy) == newer
     assert engine.calls == [("pull", "train:1")]
@@ -108,7 +108,7 @@ def test_image_that_is_pulled(shown, policy):
 
 def test_image_that_must_not_be_pulled(shown):
     """never: what is not there is an error."""
-    engine = FakeEngine(images={"train:1": TRAIN}, registry={"train:2": TRAIN})
+    engine = FakeEngine(local={"train:1": TRAIN}, registry={"train:2": TRAIN})
     assert get(engine, None, shown, image="train:1", pull_policy="never") == TRAIN
     with pytest.raises(ImageError) as caught:
         get(engine, None, shown, image="train:2", pull_policy="never")
@@ -596,7 +596,7 @@ def test_pulled_instead_of_built(source, shown):
 
 def test_push_of_an_image_by_name(shown):
     """An image that exists only here is pushed under a tag of its id."""
-    engine = FakeEngine(images={"train:1": TRAIN})
+    engine = FakeEngine(local={"train:1": TRAIN})
     image = get(engine, None, shown, image="train:1", push="box:5000/train")
     assert image.digest == f"box:5000/train@sha256:{0xD16:064x}"
     assert engine.calls == [("push", TRAIN.id, f"box:5000/train:{TRAIN.short}")]

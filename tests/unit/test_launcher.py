@@ -25,7 +25,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
-from hydra_plugins.hydra_docker_launcher._engine import Image
+from hydra_plugins.hydra_docker_launcher._engine import FoundImage, Image
 from hydra_plugins.hydra_docker_launcher._errors import (
     DataError,
     ImageError,
@@ -123,7 +123,7 @@ def bench(tmp_path, monkeypatch, multirun, commit_files) -> Iterator[Bench]:
     monkeypatch.delitem(sys.modules, "train", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     engine = FakeEngine(
-        images={"train:1": IMAGE},
+        local={"train:1": IMAGE},
         answer=lambda spec: (0, "\n@facts@" + json.dumps(FACTS)),
     )
     task = importlib.import_module("train").task
@@ -231,7 +231,7 @@ def test_image_of_the_commit(bench):
     sweep = bench.sweep("hydra.launcher.delivery=image")
     sweep.launch([["lr=1"]], 0)
     (_, tag, _, _), (_, layer, _, _) = bench.engine.layers
-    found = bench.engine.images[tag]
+    found = bench.engine.local[tag]
     assert bench.ledger["delivered"] == {"reference": tag, "id": found.id, "digest": None}
     tags = bench.tracker.jobs["run-0"].tags
     assert tags["hydra.docker.delivered.id"] == found.id
@@ -249,7 +249,7 @@ def test_image_of_the_commit_that_is_pushed(bench):
     """Both images are pushed, the one of the commit under its own tag; its digest is recorded."""
     bench.sweep("hydra.launcher.delivery=image", "hydra.launcher.push=team/x").launch([["lr=1"]], 0)
     tag = bench.engine.layers[0][1].rpartition(":")[2]
-    found = bench.engine.images[f"team/x:{tag}"]
+    found = bench.engine.local[f"team/x:{tag}"]
     assert bench.ledger["delivered"] == {
         "reference": f"team/x:{tag}",
         "id": found.id,
@@ -264,7 +264,7 @@ def test_image_of_the_commit_that_is_pushed(bench):
 @pytest.mark.parametrize("digest", [None, "train@sha256:2"])
 def test_image_that_exists_only_here(bench, caplog, digest):
     """A warning in one line says so, and how to push it; none where a registry has it."""
-    bench.engine.images["train:1"] = replace(IMAGE, digest=digest)
+    bench.engine.local["train:1"] = replace(IMAGE, digest=digest)
     bench.sweep().launch([["lr=1"]], 0)
     told = [record.getMessage() for record in caplog.records if "only on this engine" in record.msg]
     expected = (
@@ -381,6 +381,22 @@ def test_layer_is_removed_in_the_end(bench):
 
     ((_, tag, _, _),) = bench.engine.layers
     assert bench.engine.calls[-1] == ("remove_image", tag)
+
+
+def test_layers_of_a_resumed_sweep(bench):
+    """Those that launchers before have made have no name any more; they go too."""
+    earlier = FoundImage("sha256:1", (), (), {"hydra.docker.sweep": "another"}, 0, 0, 0)
+    sweep = bench.sweep()
+    sweep.launch([["lr=1"]], 0)
+    own = replace(earlier, id="sha256:2", labels={"hydra.docker.sweep": sweep.id})
+    pushed = replace(own, id="sha256:3", digests=("team/x@sha256:4",))
+    bench.engine.nameless = (earlier, own, pushed)
+
+    del sweep
+    gc.collect()
+
+    ((_, tag, _, _),) = bench.engine.layers
+    assert bench.engine.calls[-2:] == [("remove_image", tag), ("remove_image", "sha256:2")]
 
 
 def test_layer_is_removed_after_an_error(bench):

@@ -82,7 +82,7 @@ def bench(tmp_path, monkeypatch, commit_files):
     commit = commit_files({"train.py": "print(1)", "Dockerfile": "FROM scratch"})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     engine = FakeEngine(
-        images={IMAGE.id: IMAGE}, answer=lambda spec: (0, "\n@facts@" + json.dumps(FACTS))
+        local={IMAGE.id: IMAGE}, answer=lambda spec: (0, "\n@facts@" + json.dumps(FACTS))
     )
     return Bench(tmp_path / "project", commit, engine)
 
@@ -176,7 +176,7 @@ def test_sweep(bench):
 
 def test_dry_run(bench, capsys):
     """A dry run prints the container, and neither pulls nor starts anything."""
-    bench.engine.images = {}
+    bench.engine.local = {}
     past = bench.job(image=replace(IMAGE, digest=DIGEST))
     assert bench.reproduce(past, dry_run=True) is None
     out = capsys.readouterr().out
@@ -191,7 +191,7 @@ def test_dry_run(bench, capsys):
 
 def test_image_by_id(bench):
     """The image of then is known by its id, whatever its tag has come to mean."""
-    bench.engine.images["train:1"] = Image("sha256:other", "train:1")
+    bench.engine.local["train:1"] = Image("sha256:other", "train:1")
     bench.reproduce()
     assert bench.engine.layers[0][0] == IMAGE.id
 
@@ -208,11 +208,11 @@ def test_image_by_digest():
 def test_image_with_a_digest():
     """An image that is here is named by its digest, so that the new run tells it too."""
     image = replace(IMAGE, digest=DIGEST)
-    engine = FakeEngine(images={DIGEST: image, IMAGE.id: image})
+    engine = FakeEngine(local={DIGEST: image, IMAGE.id: image})
     assert find_image(engine, image, built=False) == FoundImage(DIGEST)
-    engine.images = {IMAGE.id: image}  # it was built here, and pushed since
+    engine.local = {IMAGE.id: image}  # it was built here, and pushed since
     assert find_image(engine, image, built=False) == FoundImage(IMAGE.id)
-    engine.images = {DIGEST: replace(image, id="sha256:another platform")}
+    engine.local = {DIGEST: replace(image, id="sha256:another platform")}
     remark = f"the image was had by its digest, {DIGEST}"
     assert find_image(engine, image, built=True) == FoundImage(DIGEST, remark)
     assert engine.calls == []
@@ -221,7 +221,7 @@ def test_image_with_a_digest():
 def test_options_come_first(bench):
     """A wrong option is refused before an image is pulled or a commit fetched."""
     image = replace(IMAGE, digest=DIGEST)
-    bench.engine.images, bench.engine.registry = {}, {DIGEST: image}
+    bench.engine.local, bench.engine.registry = {}, {DIGEST: image}
     source = replace(a_record().source, remote_url="file:///nowhere")
     past = a_past_job(record=a_record(source=source, image=image))
     with pytest.raises(OptionError, match="mem_limit=lots"):
@@ -232,7 +232,7 @@ def test_options_come_first(bench):
 
 def test_image_is_built_again(bench):
     """An image that was built and is gone is built from the commit, and the report says so."""
-    bench.engine.images = {}
+    bench.engine.local = {}
     past = bench.job(options={**OPTIONS, "image": None})
     again = bench.reproduce(past)
     assert [call[0] for call in bench.engine.calls[:2]] == ["build", "add_layer"]
@@ -258,7 +258,7 @@ def test_image_is_gone():
 
 def test_another_image(bench):
     """Another image that is asked for is used, even where the one of then is gone."""
-    bench.engine.images = {"train:2": Image("sha256:2", "train:2")}
+    bench.engine.local = {"train:2": Image("sha256:2", "train:2")}
     (again,) = bench.reproduce(options=(("image", "train:2"),))
     assert bench.engine.layers[0][0] == "sha256:2"
     assert again.remarks == ("another image was asked for: train:2",)
