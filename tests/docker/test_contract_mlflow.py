@@ -21,6 +21,7 @@ HOWS = (
     "dies",
     "logs_another_value",
 )
+METRICS = 200  # that a job of tests/apps/tracked logs with how=many
 PARENT = "mlflow.parentRunId"
 
 
@@ -209,7 +210,7 @@ def test_ctrl_c(make_tracked: MakeRepository) -> None:
 
 
 def test_many_jobs_at_once(make_tracked: MakeRepository) -> None:
-    """16 jobs at once, each logging 500 metrics into the default store, lose none."""
+    """16 jobs at once, each logging 200 metrics into the default store, lose none."""
     repository = make_tracked(n_jobs="16", mem_limit="400m", cpus="0.5")
     numbers = ",".join(str(number) for number in range(16))
     finished = repository.sweep("how=many", f"number={numbers}", timeout=240)
@@ -219,7 +220,7 @@ def test_many_jobs_at_once(make_tracked: MakeRepository) -> None:
     assert len(tracked.children) == 16
     for run in tracked.children:
         history = tracked.client.get_metric_history(run.info.run_id, "loss")
-        assert [metric.value for metric in history] == list(range(500))
+        assert [metric.value for metric in history] == list(range(METRICS))
 
 
 def test_server_on_the_loopback_address(

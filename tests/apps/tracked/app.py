@@ -49,7 +49,7 @@ def waits():
 
 
 def many():
-    for step in range(500):
+    for step in range(200):
         mlflow.log_metric("loss", step, step=step)
 
 
