@@ -13,8 +13,10 @@ from typing import Any, BinaryIO, cast
 
 from omegaconf import OmegaConf
 
+from hydra_plugins.hydra_docker_launcher._attempt import RunnableJob
 from hydra_plugins.hydra_docker_launcher._compose import ComposedJob
 from hydra_plugins.hydra_docker_launcher._engine import (
+    Boundary,
     BuildRequest,
     Change,
     ContainerSpec,
@@ -23,11 +25,15 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     FoundImage,
     Host,
     Image,
+    Limits,
+    Mount,
     Show,
 )
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError, TrackingError
+from hydra_plugins.hydra_docker_launcher._job import Job
 from hydra_plugins.hydra_docker_launcher._option_values import Volume
-from hydra_plugins.hydra_docker_launcher._options import JobOptions, parse
+from hydra_plugins.hydra_docker_launcher._options import JobOptions, Mlflow, parse
+from hydra_plugins.hydra_docker_launcher._saved import Identity, SavedJob, SavedSweep
 from hydra_plugins.hydra_docker_launcher._tracking import (
     JOB_TAG,
     JobRun,
@@ -579,6 +585,50 @@ def a_job(output_dir: Path, number: int = 0, **config: Any) -> ComposedJob:
         plain=config,
         options={},
         unresolved=(),
+    )
+
+
+def saved_sweep(folder: Path, **values: Any) -> SavedSweep:
+    """Return a sweep as it is kept in its folder."""
+    fields: dict[str, Any] = {
+        "id": "s",
+        "folder": folder,
+        "working_dir": folder.parent,
+        "user": "ann",
+        "host": HOST,
+        "gpus": (),
+        "n_jobs": -1,
+        "keep": "failed",
+        "fail_fast": False,
+        "on_interrupt": "stop",
+        "image": "sha256:1",
+        "layer": "train:1-s",
+        "mlflow": Mlflow(True, None, None, None, ()),
+        "run": SweepRun("train", "x", {"hydra.docker.sweep": "s"}, {"packages.txt": "a==1\n"}),
+    }
+    return SavedSweep(**{**fields, **values})
+
+
+def saved_job(job: Job, **runnable: Any) -> SavedJob:
+    """Return a job as it is kept in the folder of its sweep."""
+    spec = ContainerSpec(
+        name=f"train-x-{job.number}",
+        image="layer",
+        command=("python3",),
+        working_dir="/",
+        limits=Limits(1.0, GIB, GIB, GIB, 100),
+        boundary=Boundary(user=None),
+        mounts=(Mount(str(job.paths.output), str(job.output_dir)),),
+        labels=(("hydra.docker.sweep", "s"), ("hydra.docker.job", str(job.number))),
+    )
+    planned = RunnableJob(job.number, job.title, spec, job.paths, None)
+    return SavedJob(
+        job=job,
+        runnable=replace(planned, **runnable),
+        content=b"job",
+        owner=None,
+        run=JobRun(" ".join(job.overrides), {JOB_TAG: str(job.number)}),
+        identity=Identity.of(job, "c" * 40, "sha256:1"),
     )
 
 

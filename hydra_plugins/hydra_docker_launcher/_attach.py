@@ -94,18 +94,23 @@ class Attached:
             _delivery.remove_layers(engine, self._sweep.id, self._sweep.layer)
         self._recorder.finish()
 
-    def sync(self) -> None:
-        """Send what the tracking store has not got; jobs that have not ended stay as they are."""
+    def sync(self) -> int:
+        """Send what the tracking store has not got; jobs that have not ended stay as they are.
+
+        Returns how many jobs are still to be sent.
+        """
         self._recorder.join()
         for job in self._folder.jobs().values():
             outcome = self._recorded(job)
             if outcome is not None:
                 self._recorder.settle(job, outcome)
-        if self._folder.jobs():
+        left = self._folder.jobs().values()
+        if any(self._recorded(job) is None for job in left):
             self._recorder.hand_over()
-            return
-        self._recorder.close(RunStatus.FINISHED)
-        self._recorder.finish()
+        else:
+            self._recorder.close(RunStatus.FINISHED)
+            self._recorder.finish()
+        return sum(self._recorded(job) is not None for job in left)
 
     def _run(self, engine: Engine, stop: str | None) -> None:
         seen: set[int] = set()
@@ -187,17 +192,10 @@ def sync(folder: Path, *, make_tracker: MakeTracker) -> int:
     if taken is None:
         return 0
     sweep_folder, sweep = taken
-    attached = Attached(sweep_folder, sweep, make_tracker=make_tracker)
     try:
-        attached.sync()
+        return Attached(sweep_folder, sweep, make_tracker=make_tracker).sync()
     finally:
-        unsent = [
-            job
-            for job in sweep_folder.jobs().values()
-            if attached._recorded(job) is not None  # noqa: SLF001
-        ]
         sweep_folder.release()
-    return len(unsent)
 
 
 def ledger_of(folder: Path) -> Ledger:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,13 +33,13 @@ PAUSE = 0.1
 class Launching:
     """The right to add jobs to a sweep that runs in the background.
 
-    As long as this process lives, the one in the background waits for more.
+    As long as this object lives, the process in the background waits for more.
     """
 
     def __init__(self, paths: SweepPaths, working_dir: Path) -> None:
         self._paths = paths
         self._working_dir = working_dir
-        self._handle = _sweep_folder.announce(paths)
+        weakref.finalize(self, os.close, _sweep_folder.announce(paths))
 
     def add(self, jobs: Sequence[SavedJob]) -> None:
         """Add jobs. Where the process has ended meanwhile, another one is started."""

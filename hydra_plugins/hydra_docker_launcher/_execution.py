@@ -272,6 +272,9 @@ class Execution:
         """Settle the image, and open the record of the sweep, which nobody else may look after."""
         request, code, engine = self._request(batch), pinned.code, pinned.engine
         origin = self._origin(batch)  # now: until the image is there, configs may be edited
+        past = self._past() if pinned.options.resume else None
+        if past is not None:  # what is written down of a job is what differs from the first one's
+            origin = replace(origin, options=past.head.get("options", {}))
         paths = _sweep_folder.place(self._folder, [job.paths.output for job in batch.jobs])
         folder = _background.take_over(paths, resume=pinned.options.resume)
         # Before the layer is made: Ctrl-C may come in between.
@@ -283,7 +286,7 @@ class Execution:
         record = Record(
             self.id, self._folder, request.job_name, request.options, code, ready, origin
         )
-        recorder, ledger = self._recorder(record, folder)
+        recorder, ledger = self._recorder(record, folder, past)
         ending.recorder = recorder
         before = folder.jobs() if pinned.options.resume else {}
         for job in before.values():
@@ -302,9 +305,10 @@ class Execution:
             options=_private.shown_options(batch.jobs[0].written),
         )
 
-    def _recorder(self, record: Record, folder: SweepFolder) -> tuple[SweepRecorder, Ledger]:
+    def _recorder(
+        self, record: Record, folder: SweepFolder, past: Ledger | None
+    ) -> tuple[SweepRecorder, Ledger]:
         options = record.options
-        past = self._past() if options.resume else None
         ledger = past or Ledger(SweepPaths(self._folder).ledger, record.ledger_head())
         saved = folder.sweep() if past is not None else None
         sweep = replace(

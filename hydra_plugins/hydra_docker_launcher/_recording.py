@@ -101,7 +101,7 @@ class SweepRecorder:
         row = self._ledger.row(job.number)
         if row and row["outcome"] is None:
             return  # it was planned already, by a process before this one
-        attempts = [*row.get("attempts", ()), *([_as_attempt(row)] if row.get("container") else ())]
+        attempts = [*row.get("attempts", ()), *([_as_attempt(row)] if row.get("attempt") else ())]
         self._ledger.replace(
             job.number,
             overrides=list(job.job.overrides),

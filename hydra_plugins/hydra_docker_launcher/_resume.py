@@ -53,7 +53,8 @@ def missing(
         container = containers.get(job.number)
         if row.get("outcome") is None:
             # What runs is what was planned then, with the limits of then.
-            planned = job if container is None else before.get(job.number, job)
+            runs = container is not None and container.status != _take_up.CREATED
+            planned = before.get(job.number, job) if runs else job
             jobs.append(_take_up.gone_on(planned, row, container))
             continue
         outcome = _take_up.recorded(row, job.job.paths.result)

@@ -20,6 +20,8 @@ from ._outcome import End, Outcome
 from ._saved import SavedJob
 
 _JOB = f"{LABEL_PREFIX}job"
+#: The engine's word for a container that was never started.
+CREATED = "created"
 _ATTEMPT = f"{LABEL_PREFIX}attempt"
 
 
@@ -48,8 +50,8 @@ def recorded(row: Mapping[str, Any], result: Path) -> Outcome | None:
 def containers(engine: Engine, sweep: str) -> dict[int, Found]:
     """Return the container of each job's last attempt, by the jobs' numbers.
 
-    Those of earlier attempts are removed, and those that were made and never started: their process
-    was killed in between.
+    Those of earlier attempts are removed, and so are those that were made and never started
+    (``CREATED``): their process was killed in between.
     """
     found: dict[int, list[Found]] = {}
     for container in engine.containers({f"{LABEL_PREFIX}sweep": sweep, _JOB: None}):
@@ -57,11 +59,8 @@ def containers(engine: Engine, sweep: str) -> dict[int, Found]:
     last = {}
     for number, of_job in found.items():
         *earlier, newest = sorted(of_job, key=lambda one: (_attempt(one), one.created))
-        if newest.status == "created":
-            earlier.append(newest)
-        else:
-            last[number] = newest
-        for container in earlier:
+        last[number] = newest
+        for container in (*earlier, *([newest] if newest.status == CREATED else ())):
             engine.remove(container.id)
     return last
 
@@ -74,6 +73,9 @@ def gone_on(job: SavedJob, row: Mapping[str, Any], container: Found | None) -> S
         if (attempt.get("attempt") or 1) >= job.runnable.attempt
     ]
     runnable = replace(job.runnable, earlier=tuple(End(attempt["outcome"]) for attempt in attempts))
+    started = row.get("container") is not None
+    if container is not None and container.status == CREATED:
+        container, started = None, False
     if container is not None:
         known = row.get("container") == container.id
         runnable = replace(
@@ -82,7 +84,7 @@ def gone_on(job: SavedJob, row: Mapping[str, Any], container: Found | None) -> S
             attempt=_attempt(container),
             started_at=_seconds(row.get("started") if known else None) or container.created,
         )
-    elif row.get("container"):  # it was started, and the engine does not know it any more
+    elif started:  # it was started, and the engine does not know it any more
         runnable = replace(
             runnable,
             container=row["container"],

@@ -25,6 +25,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
+from hydra_plugins.hydra_docker_launcher import _attach, _background
 from hydra_plugins.hydra_docker_launcher._engine import FoundImage, Image
 from hydra_plugins.hydra_docker_launcher._errors import (
     DataError,
@@ -32,6 +33,7 @@ from hydra_plugins.hydra_docker_launcher._errors import (
     JobError,
     OptionError,
     SourceError,
+    SweepError,
     TaskError,
     TrackingError,
 )
@@ -684,3 +686,101 @@ def test_target():
     """The schema names the class that Hydra makes."""
     target = DockerLauncherConf()._target_
     assert target == f"{DockerLauncher.__module__}.{DockerLauncher.__qualname__}"
+
+
+# ---- a sweep that is started again ---------------------------------------------------------------
+
+
+def test_resume(bench):
+    """What completed gives its result, what did not runs again in the same run; ids stay."""
+    bench.engine.plays = {0: value(3), 1: Play(exit_code=1, result=None)}
+    first = bench.sweep()
+    first.launch([["lr=1"], ["lr=2"]], 0)
+    identity = first.id
+    del first
+    gc.collect()
+    bench.engine.plays = {1: value(4), 2: value(5)}
+    bench.engine.calls.clear()
+
+    sweep = bench.sweep("hydra.launcher.resume=true", "hydra.launcher.mem_limit=2g")
+    returned = sweep.launch([["lr=1"], ["lr=2"], ["lr=3"]], 0)
+
+    assert [job.return_value for job in returned] == [3, 4, 5]
+    assert sweep.id == identity
+    created = [call[1] for call in bench.engine.calls if call[0] == "create"]
+    assert sorted(created) == [1, 2]
+    assert dict(bench.engine.specs[1].environment)["HYDRA_DOCKER_ATTEMPT"] == "2"
+    row = bench.ledger["jobs"][1]
+    assert (row["attempt"], row["run_id"], row["options"]) == (2, "run-1", {"mem_limit": "2g"})
+    assert [(then["attempt"], then["outcome"]) for then in row["attempts"]] == [(1, "exited")]
+    assert bench.tracker.joined == ("parent", "app")
+    assert bench.tracker.statuses == ["RUNNING", "FAILED", "RUNNING", "FINISHED"]
+
+
+def test_resume_of_another_sweep(bench):
+    """Jobs that are not what they were are refused, with what is different, said once."""
+    bench.sweep().launch([["lr=1"], ["lr=2"]], 0)
+    gc.collect()
+    bench.commit_files({"train.py": TRAIN + "# new\n"})
+    bench.engine.calls.clear()
+    sweep = bench.sweep("hydra.launcher.resume=true")
+    with pytest.raises(SweepError) as caught:
+        sweep.launch([["lr=1"], ["lr=7"]], 0)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("resume=true: 2 of 2 jobs are not those that this sweep has begun")
+    assert lines[1].startswith(f"  commit: {bench.commit} then, ")
+    assert lines[2:4] == ["  job #1 (lr=7)", "    config lr: 2 then, 7 now"]
+    assert "create" not in bench.requests
+    assert [row["outcome"] for row in bench.ledger["jobs"]] == ["completed", "completed"]
+
+
+def test_resume_of_nothing(bench):
+    """A first start with resume=true is a start."""
+    (job,) = bench.sweep("hydra.launcher.resume=true").launch([["lr=1"]], 0)
+    assert job.status is JobStatus.COMPLETED
+
+
+def test_dry_run_of_a_resumed_sweep(bench, capsys):
+    """It tells which jobs would not run."""
+    bench.sweep().launch([["lr=1"]], 0)
+    gc.collect()
+    sweep = bench.sweep("hydra.launcher.resume=true", "hydra.launcher.dry_run=true")
+    assert sweep.launch([["lr=1"], ["lr=2"]], 0) == []
+    output = capsys.readouterr().out
+    assert "# job #0 (lr=1) has completed: it gives the result that it had" in output
+    assert "# job #1 (lr=2)\ndocker run" in output
+
+
+def test_detach(bench, monkeypatch):
+    """Nothing runs here, nothing is said to have completed, and all that is needed is kept."""
+    spawned = []
+    monkeypatch.setattr(_background, "_spawn", lambda paths, folder: spawned.append(folder))
+    sweep = bench.sweep("hydra.launcher.detach=true")
+    returned = sweep.launch([["lr=1"], ["lr=2"]], 0) + sweep.launch([["lr=3"]], 2)
+
+    assert [job.status for job in returned] == [JobStatus.UNKNOWN] * 3
+    assert [job.return_value for job in returned] == [None] * 3
+    assert [job.overrides for job in returned] == [["lr=1"], ["lr=2"], ["lr=3"]]
+    assert "create" not in bench.requests
+    assert "remove_image" not in bench.requests
+    assert spawned == [bench.folder, bench.folder]  # nobody looked after it as the third job came
+    assert bench.tracker.statuses == ["RUNNING"]
+    del sweep
+    gc.collect()
+
+    folder = bench.folder / "multirun" / "x"
+    ledger = _attach.attach(
+        folder, make_engine=lambda: bench.engine, make_tracker=lambda *_: bench.tracker
+    )
+    assert [row["outcome"] for row in ledger.rows.values()] == ["completed"] * 3
+    assert bench.tracker.statuses == ["RUNNING", "RUNNING", "FINISHED"]
+    assert "remove_image" in bench.requests
+    assert not (folder / ".docker").exists()
+
+
+def test_detach_with_a_sweeper_that_needs_results(bench):
+    sweep = bench.sweep("hydra.launcher.detach=true")
+    bench.config.hydra.sweeper._target_ = "hydra_plugins.optuna.OptunaSweeper"
+    with pytest.raises(OptionError, match="detach=true gives no results back, and the sweeper"):
+        sweep.launch([["lr=1"]], 0)
+    assert bench.engines_made == 0
