@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from . import _data_identity, _job_record, _private, _provenance
 from ._data_identity import DataIdentity
@@ -13,6 +14,9 @@ from ._provenance import Record
 from ._running import RunnableJob
 from ._saved import Identity, SavedJob, SavedRelay, SavedSweep
 from ._tracking import JobRun, SweepRun
+
+#: Options that say how a command looks after the sweep; nothing of a job depends on them.
+_OF_A_COMMAND = ("resume", "detach", "on_interrupt")
 
 
 def saved_sweep(record: Record, tracking_uri: str | None) -> SavedSweep:
@@ -64,7 +68,7 @@ def saved_job(
         run=_job_run(record, job, runnable.spec, content, data),
         identity=identity(record, job),
         secrets=clone.secrets if clone is not None else (),
-        options=_provenance.changed(_private.shown_options(job.written), record.origin.options),
+        options=_own_options(record, job),
         data=tuple(item.as_json() for item in data),
     )
 
@@ -72,6 +76,11 @@ def saved_job(
 def identity(record: Record, job: Job) -> Identity:
     """Return what the result of a job depends on."""
     return Identity.of(job, record.code.source.commit, record.ready.image.id)
+
+
+def _own_options(record: Record, job: Job) -> dict[str, Any]:
+    options = _provenance.changed(_private.shown_options(job.written), record.origin.options)
+    return {name: value for name, value in options.items() if name not in _OF_A_COMMAND}
 
 
 def _job_run(
