@@ -145,8 +145,8 @@ class FakeEngine:
     working_dirs: list[str | None] = field(default_factory=list)
     #: Every container that was created, by its id.
     made: dict[str, FakeContainer] = field(default_factory=dict)
-    #: Images of sweeps that have lost their names.
-    nameless: tuple[FoundImage, ...] = ()
+    #: Further images, as the engine lists them.
+    found: tuple[FoundImage, ...] = ()
     #: Names of images that were noted as used.
     touched: list[str] = field(default_factory=list)
     most_at_once: int = 0
@@ -254,9 +254,7 @@ class FakeEngine:
         self._note("remove_image", image)
 
     def images(self, labels: Mapping[str, str | None]) -> tuple[FoundImage, ...]:
-        return tuple(
-            image for image in self.nameless if labels.items() <= dict(image.labels).items()
-        )
+        return tuple(image for image in self.found if labels.items() <= dict(image.labels).items())
 
     def touch(self, name: str) -> None:
         self.touched.append(name)

@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import _background, _delivery, _job_files, _running, _sweep_folder, _take_up
+from . import _background, _delivery, _running, _sweep_folder, _take_up
 from ._capacity import Capacity
-from ._engine import Engine, Found
+from ._engine import Engine
 from ._errors import SweepError
 from ._execution import MakeEngine, MakeTracker
 from ._interrupt import Detached
@@ -91,7 +91,7 @@ class Attached:
     def _finish(self, engine: Engine, status: RunStatus) -> None:
         self._recorder.close(status)
         if not self._folder.numbers():
-            _delivery.remove_layers(engine, self._sweep.id, self._sweep.layer)
+            _delivery.remove_layers(engine, self._sweep.folder, self._sweep.layer)
         self._recorder.finish()
 
     def sync(self) -> int:
@@ -136,7 +136,7 @@ class Attached:
                 left.append(_take_up.gone_on(job, self._ledger.row(number), container))
             else:
                 self._recorder.settle(job, outcome)
-                self._clean_up(engine, job, outcome, container)
+                _take_up.clean_up(engine, job, outcome, container, self._sweep.keep)
         if not left:
             return
         self._recorder.batch(left)
@@ -154,15 +154,6 @@ class Attached:
 
     def _recorded(self, job: SavedJob) -> Outcome | None:
         return _take_up.recorded(self._ledger.row(job.number), job.job.paths.result)
-
-    def _clean_up(
-        self, engine: Engine, job: SavedJob, outcome: Outcome, container: Found | None
-    ) -> None:
-        """Do what a process that was killed has left undone after it had recorded an end."""
-        kept = container is not None and _take_up.is_kept(self._sweep.keep, outcome.end)
-        if container is not None and not kept:
-            engine.remove(container.id)
-        _job_files.remove_private(job.job.paths, mounted=kept)
 
 
 def attach(

@@ -15,7 +15,7 @@ import logging
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -26,10 +26,13 @@ from ._engine import Engine, Image
 from ._errors import EngineError
 from ._image import BASE_LABEL
 from ._options import LABEL_PREFIX
-from ._plan import owner
+from ._plan import folder_label, owner
 from ._source import Source
 
 log = logging.getLogger("hydra_docker_launcher")
+
+
+JOB_LABEL = f"{LABEL_PREFIX}job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +137,27 @@ def layer_tag(job: str, commit: str, sweep: str) -> str:
     return f"{_repository(job)}:{commit[:12]}-{sweep[-6:]}"
 
 
-def remove_layers(engine: Engine, sweep: str, tag: str) -> None:
-    """Remove the images that a sweep had for itself alone, but those that a container uses.
+def is_layer(name: str, labels: Mapping[str, str]) -> bool:
+    """Tell whether an image's name is that of a sweep's layer, which its labels tell as well."""
+    commit, sweep = (labels.get(f"{LABEL_PREFIX}{key}", "") for key in ("commit", "sweep"))
+    ending = layer_tag("job", commit, sweep).partition(":")[2]
+    repository, _, tag = name.partition(":")
+    return re.fullmatch(r"[a-z0-9-]+", repository) is not None and tag == ending
 
-    One that was resumed has had several: its name went over to the last one.
+
+def remove_layers(engine: Engine, folder: Path, tag: str) -> None:
+    """Remove the images that the sweep in ``folder`` had for itself alone, but those in use.
+
+    One that was killed and resumed has had several, and maybe a container to put one together.
     """
     engine.remove_image(tag)
+    label = dict([folder_label(folder)])
     with suppress(EngineError):
-        for image in engine.images({f"{LABEL_PREFIX}sweep": sweep}):
-            if not image.names and not image.digests:
+        for container in engine.containers(label):
+            if JOB_LABEL not in container.labels:
+                engine.remove(container.id)
+        for image in engine.images(label):
+            if all(is_layer(name, image.labels) for name in image.names) and not image.digests:
                 engine.remove_image(image.id)
 
 

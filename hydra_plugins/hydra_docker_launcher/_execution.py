@@ -99,7 +99,7 @@ class _Ending:
     """What is left to do when a sweep has ended, or its process."""
 
     engine: Engine
-    sweep: str
+    outputs: Path
     layer: str
     folder: SweepFolder
     #: Nothing has been started that another process would have to go on with.
@@ -110,7 +110,7 @@ class _Ending:
     def __call__(self) -> None:
         if self.relay is not None:
             self.relay.close()
-        _delivery.remove_layers(self.engine, self.sweep, self.layer)
+        _delivery.remove_layers(self.engine, self.outputs, self.layer)
         if self.recorder is not None:
             self.recorder.finish()
             return
@@ -211,7 +211,14 @@ class Execution:
             return [None] * len(jobs)
         done: dict[int, Outcome] = {}
         if pinned.options.resume:
-            missing = _resume.missing(pinned.engine, self.id, opened.ledger, jobs, opened.before)
+            missing = _resume.missing(
+                pinned.engine,
+                self.id,
+                opened.ledger,
+                jobs,
+                opened.before,
+                pinned.options.keep,
+            )
             jobs, done = missing.jobs, dict(missing.done)
             _resume.tell(missing)
         opened.recorder.batch(jobs)
@@ -279,7 +286,7 @@ class Execution:
         folder = _background.take_over(paths, resume=pinned.options.resume)
         # Before the layer is made: Ctrl-C may come in between.
         layer = _pinning.layer_tag(request, code)
-        ending = _Ending(engine, self.id, layer, folder, new=folder.sweep() is None)
+        ending = _Ending(engine, self._folder, layer, folder, new=folder.sweep() is None)
         self._finalizer = weakref.finalize(self, ending)
         ready = _pinning.make_ready(request, code, engine)
         ending.relay = ready.relay

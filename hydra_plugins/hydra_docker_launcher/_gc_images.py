@@ -10,7 +10,6 @@ from pathlib import Path
 from . import _delivery
 from ._engine import Found, FoundImage
 from ._gc_plan import (
-    COMMIT,
     FOLDER,
     GRACE,
     SWEEP,
@@ -120,7 +119,7 @@ def _judged(
 
     Labels alone do not tell: an image inherits those of the image that it is made from.
     """
-    own = [name for name in image.names if _is_layer(name, image.labels)]
+    own = [name for name in image.names if _delivery.is_layer(name, image.labels)]
     content = [name for name in image.names if BY_CONTENT.fullmatch(name)]
     version = content[0].rpartition(":")[2] if content else ""
     pushed = [
@@ -146,14 +145,6 @@ def _judged(
     keys = tuple(dict.fromkeys((*own, *content, *pushed))) or (image.id,)
     folder = state.folder if state is not None and not content else None
     return Thing("images", shown(image), goes, why, age, family.own_size(image), keys, folder)
-
-
-def _is_layer(name: str, labels: Mapping[str, str]) -> bool:
-    """Tell whether a name is that of the layer of a sweep, which its labels tell as well."""
-    ending = _delivery.layer_tag("job", labels.get(COMMIT, ""), labels[SWEEP]).partition(":")[2]
-    return re.fullmatch(r"[a-z0-9-]+", name.partition(":")[0]) is not None and name.endswith(
-        f":{ending}"
-    )
 
 
 def _of_sweep(state: SweepState | None, age: float, terms: Terms) -> tuple[bool, str]:

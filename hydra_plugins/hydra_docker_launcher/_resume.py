@@ -38,11 +38,13 @@ def missing(
     ledger: Ledger,
     batch: Sequence[SavedJob],
     before: Mapping[int, SavedJob],
+    keep: str,
 ) -> Missing:
     """Sort the jobs of a batch by what the ledger and the engine know of them.
 
-    ``before`` are the jobs that the process before this one has left. Raises ``SweepError`` where a
-    job is not the one that has this number in the ledger.
+    ``before`` are the jobs that the process before this one has left, ``keep`` is the option, for
+    the containers of jobs that are done. Raises ``SweepError`` where a job is not the one that has
+    this number in the ledger.
     """
     check_identity(ledger, batch, before)
     containers = _take_up.containers(engine, sweep)
@@ -60,6 +62,7 @@ def missing(
         outcome = _take_up.recorded(row, job.job.paths.result)
         if outcome is not None and outcome.end is End.COMPLETED:
             done[job.number] = outcome
+            _take_up.clean_up(engine, job, outcome, container, keep)
             continue
         if container is not None:
             engine.remove(container.id)

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from . import _outcome
+from . import _job_files, _outcome
 from ._engine import Engine, Found
 from ._evidence import text
 from ._options import LABEL_PREFIX
@@ -100,6 +100,16 @@ def run_again(job: SavedJob, row: Mapping[str, Any]) -> SavedJob:
     """Return a job that has ended before, to be run once more in the same output folder."""
     attempt = (row.get("attempt") or 0) + 1
     return replace(job, runnable=replace(job.runnable, attempt=attempt))
+
+
+def clean_up(
+    engine: Engine, job: SavedJob, outcome: Outcome, container: Found | None, keep: str
+) -> None:
+    """Do what a process that was killed has left undone after it had recorded an end."""
+    kept = container is not None and is_kept(keep, outcome.end)
+    if container is not None and not kept:
+        engine.remove(container.id)
+    _job_files.remove_private(job.job.paths, mounted=kept)
 
 
 def is_kept(keep: str, end: End) -> bool:

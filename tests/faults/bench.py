@@ -127,8 +127,22 @@ class Bench:
             self.api.remove_container(container["Id"], v=True, force=True)
         for image in self.new_images():
             self.api.remove_image(image, force=True)
+        self.empty_temporary()
+
+    def kill(self, command: Running) -> None:
+        """Kill a command, and remove what it had in the system's folder for temporary files.
+
+        Nobody else can know whose that is: it is what the system's own cleaning is for.
+        """
+        command.kill()
+        self.empty_temporary()
+
+    def empty_temporary(self) -> None:
         for path in self.temporary.iterdir():
-            shutil.rmtree(path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def _end_commands(self) -> None:
         for command in self._commands:

@@ -67,7 +67,7 @@ class Fault:
 
 
 def kill_launcher(scene: Scene) -> None:
-    scene.command.kill()
+    scene.bench.kill(scene.command)
 
 
 def send(*numbers: signal.Signals) -> Callable[[Scene], None]:
@@ -108,7 +108,7 @@ def cut_power(scene: Scene) -> None:
     if not scene.command.ended:
         scene.command.send(signal.SIGSTOP)
     scene.bench.engine.cut_power()
-    scene.command.kill()
+    scene.bench.kill(scene.command)
     scene.bench.engine.start()
 
 

@@ -9,6 +9,7 @@ all run in a cgroup of its own.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from sweep_command import wait_for
 
 CGROUPS = Path("/sys/fs/cgroup")
 SHIM_SOCKETS = Path("/run/containerd/s")
+PR_SET_PDEATHSIG = 1  # of the kernel's linux/prctl.h
 PATIENCE = 60.0  # seconds, of a start or a stop
 
 
@@ -92,6 +94,7 @@ class PrivateEngine:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  (no lock is held by another thread)
             )
 
         def answers() -> bool:
@@ -245,6 +248,11 @@ class PrivateEngine:
         lines = Path("/proc/self/mounts").read_text().splitlines()
         targets = (line.split(" ")[1].encode().decode("unicode_escape") for line in lines)
         return [path for path in targets if any(map(Path(path).is_relative_to, roots))]
+
+
+def _end_with_parent() -> None:
+    """Let the engine stop when the process that has started it is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def _dockerd() -> str | None:

@@ -123,7 +123,7 @@ def survive_kills(
         time.sleep(when.delay)
         before = sweep.snapshot()
         print(f"kill {number}: {sweep.begun()} of {jobs} jobs have begun", flush=True)
-        command.kill()
+        bench.kill(command)
         command = sweep.attach() if sweep.is_saved() and random.random() < 0.3 else sweep.resume()
     status = command.finish(600)
     assert status == 0, f"ended with {status}\n{sweep.output}"

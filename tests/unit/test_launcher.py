@@ -385,20 +385,42 @@ def test_layer_is_removed_in_the_end(bench):
     assert bench.engine.calls[-1] == ("remove_image", tag)
 
 
-def test_layers_of_a_resumed_sweep(bench):
-    """Those that launchers before have made have no name any more; they go too."""
-    earlier = FoundImage("sha256:1", (), (), {"hydra.docker.sweep": "another"}, 0, 0, 0)
+def test_images_of_a_resumed_sweep(bench):
+    """Those that launchers before have made go too, whether or not they have a name still."""
     sweep = bench.sweep()
     sweep.launch([["lr=1"]], 0)
-    own = replace(earlier, id="sha256:2", labels={"hydra.docker.sweep": sweep.id})
-    pushed = replace(own, id="sha256:3", digests=("team/x@sha256:4",))
-    bench.engine.nameless = (earlier, own, pushed)
+    ((_, tag, labels, _),) = bench.engine.layers
+    nameless = FoundImage("sha256:1", (), (), labels, 0, 0, 0)
+    earlier = {**labels, "hydra.docker.sweep": "20261122-100000-abcdef"}
+    bench.engine.found = (
+        nameless,
+        replace(nameless, id="sha256:2", labels=earlier, names=(tag[:-6] + "abcdef",)),
+        replace(nameless, id="sha256:3", digests=("team/x@sha256:4",)),
+        replace(nameless, id="sha256:4", names=("hydra-docker/project:1",)),
+        replace(nameless, id="sha256:5", labels={**labels, "hydra.docker.folder": "/another"}),
+    )
 
     del sweep
     gc.collect()
 
-    ((_, tag, _, _),) = bench.engine.layers
-    assert bench.engine.calls[-2:] == [("remove_image", tag), ("remove_image", "sha256:2")]
+    assert bench.engine.calls[-3:] == [
+        ("remove_image", tag),
+        ("remove_image", "sha256:1"),
+        ("remove_image", "sha256:2"),
+    ]
+
+
+def test_resumed_after_a_recorded_end(bench):
+    """A job that has completed gives its value, and what was left of it is removed."""
+    bench.engine.plays = {0: value(2.0)}
+    bench.sweep("hydra.launcher.keep=all").launch([["lr=1"]], 0)
+    gc.collect()
+    again = bench.sweep("hydra.launcher.keep=none", "hydra.launcher.resume=true")
+    (returned,) = again.launch([["lr=1"]], 0)
+    assert returned.return_value == 2.0
+    assert len(bench.engine.made) == 1
+    assert bench.engine.containers({}) == ()
+    assert not (bench.folder / "multirun/x/0/.docker/job.pickle").exists()
 
 
 def test_layer_is_removed_after_an_error(bench):
