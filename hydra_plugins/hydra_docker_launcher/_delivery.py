@@ -26,13 +26,10 @@ from ._engine import Engine, Image
 from ._errors import EngineError
 from ._image import BASE_LABEL
 from ._options import LABEL_PREFIX
-from ._plan import folder_label, owner
+from ._plan import SHORT_LIVED, folder_label, owner
 from ._source import Source
 
 log = logging.getLogger("hydra_docker_launcher")
-
-
-JOB_LABEL = f"{LABEL_PREFIX}job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +151,8 @@ def remove_layers(engine: Engine, folder: Path, tag: str) -> None:
     label = dict([folder_label(folder)])
     with suppress(EngineError):
         for container in engine.containers(label):
-            if JOB_LABEL not in container.labels:
+            # What the user has made from the layer has its labels too.
+            if SHORT_LIVED.fullmatch(container.name):
                 engine.remove(container.id)
         for image in engine.images(label):
             if all(is_layer(name, image.labels) for name in image.names) and not image.digests:

@@ -18,8 +18,6 @@ COMMIT, FOLDER = f"{LABEL_PREFIX}commit", f"{LABEL_PREFIX}folder"
 #: Seconds. What a killed launcher may have left, and one that lives makes in a moment.
 GRACE = 3600.0
 RUNNING = ("running", "restarting", "paused")
-#: Containers that no job runs in: they last for a moment.
-SHORT_LIVED = re.compile(r"hydra-docker-(layer-[\w.-]+|preflight-\d+)-[0-9a-f]{8}")
 KINDS = ("containers", "images", "refs", "caches", "secrets")
 
 
@@ -120,7 +118,7 @@ def is_job(container: Found) -> bool:
 
 
 def is_short_lived(container: Found) -> bool:
-    return SHORT_LIVED.fullmatch(container.name) is not None
+    return _plan.SHORT_LIVED.fullmatch(container.name) is not None
 
 
 def containers(

@@ -16,6 +16,8 @@ from ._job import Job
 from ._options import LABEL_PREFIX, JobOptions
 from ._units import show_size
 
+#: Names of containers that no job runs in: they put a layer together, or look into an image.
+SHORT_LIVED = re.compile(r"hydra-docker-(layer-[\w.-]+|preflight-\d+)-[0-9a-f]{8}")
 REVISION_LABEL = "org.opencontainers.image.revision"
 
 
