@@ -64,7 +64,7 @@ class Attached:
         Raises ``Detached`` where an interrupt leaves the sweep to the background, or to the process
         that has asked for it.
         """
-        self._recorder.join()
+        self._recorder.join(self._sweep.relays)
         status = RunStatus.FAILED
         try:
             self._run(engine, stop)
@@ -99,7 +99,7 @@ class Attached:
 
         Returns how many jobs are still to be sent.
         """
-        self._recorder.join()
+        self._recorder.join(self._sweep.relays)
         for job in self._folder.jobs().values():
             outcome = self._recorded(job)
             if outcome is not None:

@@ -184,6 +184,7 @@ class Execution:
             return None
         if self._opened is None:
             self._opened = self._open(self._pinned, batch)
+        _sweep_folder.require_apart(self._opened.folder.paths, _outputs(batch))
         plans = self._plan(self._pinned, batch, self._opened.ready)
         data = _identify(self._pinned, batch)
         status = RunStatus.FAILED
@@ -279,11 +280,11 @@ class Execution:
         """Settle the image, and open the record of the sweep, which nobody else may look after."""
         request, code, engine = self._request(batch), pinned.code, pinned.engine
         origin = self._origin(batch)  # now: until the image is there, configs may be edited
-        past = self._past() if pinned.options.resume else None
+        paths = _sweep_folder.place(self._folder, _outputs(batch))
+        folder = _background.take_over(paths, resume=pinned.options.resume)
+        past = self._past() if pinned.options.resume else None  # which nobody else changes any more
         if past is not None:  # what is written down of a job is what differs from the first one's
             origin = replace(origin, options=past.head.get("options", {}))
-        paths = _sweep_folder.place(self._folder, [job.paths.output for job in batch.jobs])
-        folder = _background.take_over(paths, resume=pinned.options.resume)
         # Before the layer is made: Ctrl-C may come in between.
         layer = _pinning.layer_tag(request, code)
         ending = _Ending(engine, self._folder, layer, folder, new=folder.sweep() is None)
@@ -317,12 +318,12 @@ class Execution:
     ) -> tuple[SweepRecorder, Ledger]:
         options = record.options
         ledger = past or Ledger(SweepPaths(self._folder).ledger, record.ledger_head())
+        sweep = _saving.saved_sweep(record, os.environ.get("MLFLOW_TRACKING_URI"))
         saved = folder.sweep() if past is not None else None
-        sweep = replace(
-            _saving.saved_sweep(record, os.environ.get("MLFLOW_TRACKING_URI")),
-            run_id=ledger.head.get("run_id") or (saved.run_id if saved else None),
-            relays=saved.relays if saved else (),
-        )
+        if saved is not None:
+            sweep = replace(sweep, run_id=saved.run_id, relays=(*saved.relays, *sweep.relays))
+        if past is not None:
+            sweep = replace(sweep, run_id=sweep.run_id or past.head.get("run_id"))
         recorder = SweepRecorder(
             sweep,
             folder=folder,
@@ -334,7 +335,10 @@ class Execution:
         self._folder.mkdir(parents=True, exist_ok=True)  # where the sweeper has not
         try:
             with held_back():
-                (recorder.open if past is None else recorder.join)()
+                if past is None:
+                    recorder.open()
+                else:
+                    recorder.join(saved.relays if saved else ())
         except KeyboardInterrupt:
             recorder.close(RunStatus.KILLED)
             raise
@@ -390,6 +394,10 @@ def _saved(
         )
         for job, plan in zip(batch.jobs, plans, strict=True)
     ]
+
+
+def _outputs(batch: Batch) -> list[Path]:
+    return [job.paths.output for job in batch.jobs]
 
 
 def finished(outcomes: Sequence[Outcome | None]) -> list[Outcome]:

@@ -70,15 +70,18 @@ class SweepRecorder:
         self._runs.open()
         self._note_run()
 
-    def join(self) -> None:
-        """Take up what another process has opened. Raises ``TrackingError`` where it is gone."""
+    def join(self, relays: Sequence[SavedRelay]) -> None:
+        """Take up what another process has opened. Raises ``TrackingError`` where it is gone.
+
+        ``relays`` are those that its containers use.
+        """
         self._folder.save_sweep(self._sweep)
         rows = self._ledger.rows
         self._runs.join(
             {number: row["run_id"] for number, row in rows.items() if row.get("run_id")}
         )
         self._note_run()
-        for relay in self._sweep.relays:
+        for relay in relays:
             self._restore(relay)
 
     def batch(self, jobs: Sequence[SavedJob]) -> None:

@@ -120,13 +120,22 @@ def place(folder: Path, outputs: Iterable[Path]) -> SweepPaths:
     ``outputs`` are the output folders of its jobs. Raises ``SweepError`` where they leave no place.
     """
     outputs = tuple(outputs)
-    for paths in _places(folder):
-        if not any(paths.private.is_relative_to(output) for output in outputs):
-            return paths
-    raise SweepError(
-        f"The output folder of a job (hydra.sweep.dir, hydra.sweep.subdir) holds {folder.parent}, "
-        "where the launcher keeps its own files. Choose a folder below it."
-    )
+    inside, beside = _places(folder)
+    if not any(inside.private.is_relative_to(output) for output in outputs):
+        return inside
+    require_apart(beside, outputs)
+    return beside
+
+
+def require_apart(paths: SweepPaths, outputs: Iterable[Path]) -> None:
+    """Raise ``SweepError`` where a job could write to the launcher's own files."""
+    for output in outputs:
+        if paths.private.is_relative_to(output):
+            raise SweepError(
+                f"The output folder of a job, {output}, holds {paths.private}, where the launcher "
+                "keeps its own files of this sweep. Choose a folder of its own for each job "
+                "(hydra.sweep.subdir)."
+            )
 
 
 def find(folder: Path) -> SweepPaths | None:
