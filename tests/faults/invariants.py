@@ -130,7 +130,12 @@ def _check_completed(sweep: MarkedSweep, job: int, damage: Damage) -> None:
 
 def _check_logged(sweep: MarkedSweep, rows: list[dict[str, object]]) -> None:
     every = runs(sweep.store.database)
-    running = [run.tags.get("mlflow.runName") for run in every if run.status == "RUNNING"]
+    folders = (None, str(sweep.folder))
+    running = [
+        run.tags.get("mlflow.runName")
+        for run in every
+        if run.status == "RUNNING" and run.tags.get("hydra.docker.folder") in folders
+    ]
     assert not running, f"still RUNNING in MLflow: {running}\n{sweep.output}"
     own = [run for run in every if run.tags.get("hydra.docker.folder") == str(sweep.folder)]
     parents = [run for run in own if run.job is None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 
 import invariants
-from bench import Bench
+from bench import PATIENCE, Bench, Running
 from faults import AT_ONCE, Fault, Scene
 from invariants import Damage
 from marked_sweep import MarkedSweep, Snapshot
@@ -65,7 +65,7 @@ def survive(
     when = moment(random, AT_ONCE if fault.held else jobs, early=early and not fault.held)
     print(f"{fault.kind}: {when}", flush=True)
     command = sweep.start()
-    wait_for(lambda: command.ended or sweep.begun() >= when.begun, f"{when.begun} jobs begin")
+    _wait_for_jobs(sweep, command, when.begun)
     time.sleep(when.delay)
     before = sweep.snapshot()
     scene = Scene(bench, sweep, command, random)
@@ -76,12 +76,17 @@ def survive(
         fault.after(scene)
     if fault.carry_on and sweep.is_saved():
         _carry_on(sweep, random.choice(fault.carry_on))
-    wait_for(lambda: not bench.in_background(), "the launcher in the background ends", 120)
+    wait_for(lambda: not bench.in_background(), "the launcher in the background ends", PATIENCE)
     if sweep.rows():
         invariants.check_ended(sweep, before, fault.damage)
         invariants.check_outcomes(sweep, fault.outcomes)
     if to_the_end or sweep.completed() < jobs:
         complete(sweep, before, fault.damage)
+
+
+def _wait_for_jobs(sweep: MarkedSweep, command: Running, number: int) -> None:
+    """Wait until so many jobs have begun, or the command has ended."""
+    wait_for(lambda: command.ended or sweep.begun() >= number, f"{number} jobs begin", 2 * PATIENCE)
 
 
 def _carry_on(sweep: MarkedSweep, how: str) -> None:
@@ -118,14 +123,13 @@ def survive_kills(
     command = sweep.start()
     for number in range(1, kills + 1):
         when = moment(random, max(1, jobs // (kills + 1)), early=early)
-        target = sweep.begun() + when.begun
-        wait_for(lambda: command.ended or sweep.begun() >= target, "jobs begin")  # noqa: B023
+        _wait_for_jobs(sweep, command, sweep.begun() + when.begun)
         time.sleep(when.delay)
         before = sweep.snapshot()
         print(f"kill {number}: {sweep.begun()} of {jobs} jobs have begun", flush=True)
         bench.kill(command)
         command = sweep.attach() if sweep.is_saved() and random.random() < 0.3 else sweep.resume()
-    status = command.finish(600)
+    status = command.finish(5 * PATIENCE)
     assert status == 0, f"ended with {status}\n{sweep.output}"
     invariants.check_ended(sweep, before)
     invariants.check_outcomes(sweep)
