@@ -202,12 +202,24 @@ def decide(
             "the engine no longer knows its container (removed by hand, or the engine's data is "
             "gone)"
         )
-    found = Evidence(state, result or {}, spec, tuple(lines))
+    result = result or {}
+    found = Evidence(_as_noted(state, result), result, spec, tuple(lines))
     outcome = _decide(found, timed_out, stopped_by)
     peak = found.peak
     if peak is None:
         return outcome
     return replace(outcome, memory_peak=peak, memory_limit=spec.limits.memory)
+
+
+def _as_noted(state: ContainerState, result: dict[str, Any]) -> ContainerState:
+    """Return ``state`` with the exit code that a process has noted as the last thing it did.
+
+    The engine was down then, and has made up another one.
+    """
+    noted = result.get("exit_code")
+    if state.unseen and state.exit_code in OF_OUTAGE and isinstance(noted, int):
+        return replace(state, exit_code=noted)
+    return state
 
 
 def _decide(found: Evidence, timed_out: str | None, stopped_by: str | None) -> Outcome:
@@ -224,8 +236,9 @@ def _decide(found: Evidence, timed_out: str | None, stopped_by: str | None) -> O
         return _out_of_memory(found)
     if not found.result and state.error:
         return not_started(f"the engine could not start its container: {state.error}")
-    if not found.result and state.unseen and code in OF_OUTAGE:
-        cause = f"the engine, or its machine, went down while it ran (exit code {code})"
+    if found.outcome in (None, "completed") and state.unseen and code in OF_OUTAGE:
+        when = "after its task function had returned" if found.returned else "while it ran"
+        cause = f"the engine, or its machine, went down {when} (exit code {code})"
         return replace(lost(cause), exit_code=code)
     if found.outcome == "not cloned":
         return Outcome(End.NOT_STARTED, text(found.result.get("cause")), code)

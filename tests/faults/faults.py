@@ -291,6 +291,12 @@ FAULTS = (
         for policy in POLICIES
     ),
     Fault(
+        "engine: kill -9, retries.infra=2",
+        kill_engine,
+        ("hydra.launcher.retries.infra=2", "hydra.launcher.retries.backoff=1s"),
+        damage=Damage.OUTPUT,
+    ),
+    Fault(
         "power cut, restart=no",
         cut_power,
         carry_on=("attach",),
@@ -306,6 +312,13 @@ FAULTS = (
             damage=Damage.OUTPUT,
         )
         for policy in POLICIES
+    ),
+    Fault(
+        "power cut, retries.infra=2",
+        cut_power,
+        ("hydra.launcher.retries.infra=2", "hydra.launcher.retries.backoff=1s"),
+        carry_on=("attach", "resume"),
+        damage=Damage.OUTPUT,
     ),
     Fault(
         "container: docker kill",

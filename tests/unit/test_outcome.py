@@ -264,6 +264,24 @@ def test_end_that_the_engine_has_not_seen(exit_code):
     assert decided(state(7, unseen=True), None).end is End.EXITED
 
 
+@pytest.mark.parametrize("exit_code", [255, 143, 137])
+def test_end_that_only_the_job_has_seen(exit_code):
+    """What a job has noted as it ended counts; one that was still ending is lost."""
+    unseen = state(exit_code, unseen=True)
+    completed = {"outcome": "completed", "value": 1}
+    assert decided(unseen, {**completed, "exit_code": 0}) == Outcome(
+        End.COMPLETED, "completed", 0, value=1
+    )
+    assert decided(unseen, {**completed, "exit_code": 3}).end is End.EXITED
+    assert decided(unseen, {"outcome": "error", "exit_code": 1}).end is End.ERROR
+    cause = (
+        "the engine, or its machine, went down after its task function had returned "
+        f"(exit code {exit_code})"
+    )
+    assert decided(unseen, completed) == Outcome(End.LOST, cause, exit_code)
+    assert decided(state(exit_code), {**completed, "exit_code": 0}).end is End.EXITED
+
+
 # ---- memory --------------------------------------------------------------------------------------
 
 
