@@ -48,7 +48,11 @@ class Tally:
     survived: Counter[str] = field(default_factory=Counter)
 
     def table(self, kinds: list[str]) -> str:
-        rows = [(kind, self.injected[kind], self.survived[kind]) for kind in kinds]
+        rows = [
+            (kind, self.injected[kind], self.survived[kind])
+            for kind in kinds
+            if self.injected[kind]
+        ]
         rows.append(("all", self.injected.total(), self.survived.total()))
         lines = ["| fault | injected | survived |", "|---|---|---|"]
         lines += [f"| {kind} | {injected} | {survived} |" for kind, injected, survived in rows]
