@@ -20,7 +20,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -135,7 +135,7 @@ def _bench() -> Iterator[Bench]:
 
 
 def _heading(seed: str) -> str:
-    with docker.from_env() as client:
+    with closing(docker.from_env()) as client:
         engine = client.version()["Version"]
     return (
         f"{datetime.now(timezone.utc):%Y-%m-%d}, Docker {engine}, "
