@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra_plugins.hydra_docker_launcher import __version__
 
-from . import _sweep_commands
+from . import _sweep_commands, _view_commands
 from ._errors import DockerLauncherError, ReproduceError
 from ._interrupt import exit_code, taken_as_ctrl_c
 
@@ -46,14 +46,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_code(interrupt)
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """Lets options stand between the arguments: ``logs SWEEP --follow 3``."""
+
+    _inside = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._inside:
+            return super().parse_known_args(args, namespace)
+        self._inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._inside = False
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hydra-docker", description="Look after the jobs that hydra/launcher=docker has run."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_CommandParser)
     _add_reproduce(commands)
     _add_note(commands)
+    _view_commands.add(commands)
     _sweep_commands.add(commands)
     _add_gc(commands)
     return parser

@@ -38,11 +38,14 @@ from ._engine import (
     Change,
     ContainerSpec,
     ContainerState,
+    EngineFacts,
     Found,
     FoundImage,
+    Grant,
     Host,
     Image,
     Show,
+    Use,
 )
 from ._errors import EngineError, ImageError
 from ._interrupt import held_back
@@ -51,6 +54,7 @@ from ._patience import Patience
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 60  # seconds; of one answer, not of a stream
+DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 KILLED = 137  # exit code after SIGKILL
 NO_ENGINE = (
     "No Docker engine answers{where}: {reason}\n"
@@ -95,6 +99,7 @@ class DockerEngine:
                 NO_ENGINE.format(where="", reason=reason), transient=True, answered=False
             ) from error
         self._api = self._client.api
+        self._address = _address()
 
     def _ask(self, doing: str, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Return what a call returns that may be made more than once."""
@@ -563,6 +568,31 @@ class DockerEngine:
             if not isinstance(error.__cause__, NotFound):
                 raise
 
+    # ---- what it may use, and does ---------------------------------------------------------------
+
+    def grant(self, container: str) -> Grant | None:
+        try:
+            found = self._ask("look up a container", self._api.inspect_container, container)
+        except EngineError as error:
+            if isinstance(error.__cause__, NotFound):
+                return None
+            raise
+        return values.grant(found)
+
+    def use(self, container: str) -> Use | None:
+        try:
+            stats = self._ask("measure a container", self._api.stats, container, stream=False)
+        except EngineError as error:
+            if isinstance(error.__cause__, NotFound) or _status(error) == HTTPStatus.CONFLICT:
+                return None
+            raise
+        return values.use(stats)
+
+    def facts(self) -> EngineFacts:
+        info = self._ask("tell about itself", self._api.info)
+        host = values.host(info, None)
+        return values.facts(info, host, self._address, self._api.api_version)
+
     # ---- what it has written ---------------------------------------------------------------------
 
     def written(self, container: str) -> int | None:
@@ -597,6 +627,14 @@ def _connect() -> docker.DockerClient:
                 base_url=context.Host, tls=context.TLSConfig, timeout=CONNECT_TIMEOUT
             )
     return docker.from_env(timeout=CONNECT_TIMEOUT)
+
+
+def _address() -> str:
+    """Return where the engine is, as ``_connect`` finds it."""
+    if os.environ.get("DOCKER_HOST"):
+        return os.environ["DOCKER_HOST"]
+    context = ContextAPI.get_current_context()
+    return str(context.Host) if context is not None and context.Host else DEFAULT_ADDRESS
 
 
 def _first_line(error: BaseException) -> str:

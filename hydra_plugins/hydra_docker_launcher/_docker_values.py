@@ -11,8 +11,20 @@ from ipaddress import ip_network
 from typing import Any
 
 from . import _refusal
-from ._engine import Change, ContainerSpec, ContainerState, Found, FoundImage, Host, Image
+from ._engine import (
+    Change,
+    ContainerSpec,
+    ContainerState,
+    EngineFacts,
+    Found,
+    FoundImage,
+    Grant,
+    Host,
+    Image,
+    Use,
+)
 from ._errors import ImageError
+from ._option_values import NO_GPUS, Gpus
 from ._options import LABEL_PREFIX
 
 #: Names of images that are built here; no registry has them.
@@ -22,6 +34,15 @@ REQUEST_LABEL = f"{LABEL_PREFIX}request"
 #: Labels that only the containers of one and the same attempt of a job share.
 ATTEMPT_LABELS = tuple(f"{LABEL_PREFIX}{name}" for name in ("sweep", "job", "attempt"))
 ACCURACY = 1e-3  # seconds, of the engine's times as numbers
+CPU_PERIOD = 100_000  # microseconds, the kernel's
+STOP_TIMEOUT = 10.0  # seconds, the engine's
+#: Options of limits, and the flags without which the engine ignores them.
+LIMIT_FLAGS = {
+    "cpus": ("CpuCfsPeriod", "CpuCfsQuota"),
+    "mem_limit": ("MemoryLimit",),
+    "memswap_limit": ("SwapLimit",),
+    "pids_limit": ("PidsLimit",),
+}
 #: How the engine numbers the kinds of changes.
 CHANGES = ("changed", "added", "deleted")
 #: Docker's words for what the kernel calls a machine.
@@ -181,6 +202,77 @@ def found_image(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> FoundImag
 
 def change(item: Mapping[str, Any]) -> Change:
     return Change(CHANGES[item["Kind"]], item["Path"])
+
+
+def grant(found: Mapping[str, Any]) -> Grant:
+    """Return what a container may use, which was looked up."""
+    limits = found["HostConfig"]
+    nano, quota = limits.get("NanoCpus") or 0, limits.get("CpuQuota") or 0
+    # docker run --cpu-quota is another way to say the same.
+    period = limits.get("CpuPeriod") or CPU_PERIOD
+    timeout = found["Config"].get("StopTimeout")
+    return Grant(
+        cpus=nano / 1e9 if nano > 0 else max(0, quota) / period,
+        memory=max(0, limits.get("Memory") or 0),
+        gpus=_gpus(limits.get("DeviceRequests") or ()),
+        grace=STOP_TIMEOUT if timeout is None else float(timeout),
+    )
+
+
+def _gpus(requests: Iterable[Mapping[str, Any]]) -> Gpus:
+    found = NO_GPUS
+    for request in requests:
+        capabilities = {name for names in request.get("Capabilities") or () for name in names}
+        if "gpu" in capabilities or request.get("Driver") == "nvidia":
+            count, ids = request.get("Count") or 0, tuple(request.get("DeviceIDs") or ())
+            found = Gpus(
+                count=found.count + max(0, count),
+                all=found.all or count < 0,
+                ids=(*found.ids, *ids),
+            )
+    return found
+
+
+def use(stats: Mapping[str, Any]) -> Use | None:
+    """Return what a container uses, of the engine's two samples, None where it does not run.
+
+    Memory is counted as ``docker stats`` does it.
+    """
+    now, before = stats.get("cpu_stats") or {}, stats.get("precpu_stats") or {}
+    memory = stats.get("memory_stats") or {}
+    if "usage" not in memory:
+        return None
+    system = now.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
+    busy = now["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
+    per_cpu = now["cpu_usage"].get("percpu_usage") or ()
+    cpus = now.get("online_cpus") or len(per_cpu) or 1
+    details = memory.get("stats") or {}
+    # cgroup version 1 and 2 have different names for it.
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    return Use(
+        cpus=max(0.0, busy / system * cpus) if system > 0 else 0.0,
+        memory=memory["usage"] - cache if cache < memory["usage"] else memory["usage"],
+    )
+
+
+def facts(info: Mapping[str, Any], host: Host, address: str, api: str) -> EngineFacts:
+    """Return what an engine says of itself in ``info``; ``api`` is the version that is spoken."""
+    missing = [
+        option
+        for option, flags in LIMIT_FLAGS.items()
+        if not all(info.get(flag, False) for flag in flags)
+    ]
+    return EngineFacts(
+        address=address,
+        version=info["ServerVersion"],
+        api=api,
+        host=host,
+        data_root=info.get("DockerRootDir", ""),
+        cgroup_driver=info.get("CgroupDriver", ""),
+        runtimes=tuple(sorted(info.get("Runtimes") or ())),
+        limits=tuple(missing),
+        warnings=tuple(info.get("Warnings") or ()),
+    )
 
 
 def is_running(state: Mapping[str, Any]) -> bool:

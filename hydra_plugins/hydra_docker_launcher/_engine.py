@@ -171,6 +171,48 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """What the engine lets a container use. ``cpus`` and ``memory`` (bytes) 0: all there is.
+
+    ``grace`` is in seconds, from SIGTERM to SIGKILL.
+    """
+
+    cpus: float = 0.0
+    memory: int = 0
+    gpus: Gpus = NO_GPUS
+    grace: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a container uses now: so many busy CPUs, so many bytes of memory.
+
+    Files that the kernel keeps in memory, and could drop, do not count.
+    """
+
+    cpus: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an engine says of itself, and what its machine cannot do.
+
+    ``limits`` are the options of limits that have no effect there, ``warnings`` the engine's own.
+    """
+
+    address: str
+    version: str
+    api: str
+    host: Host
+    data_root: str
+    cgroup_driver: str = ""
+    runtimes: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """A path of a container that is not as in its image. ``path`` is absolute.
 
@@ -329,3 +371,15 @@ class Engine(Protocol):
 
         Raises ``EngineError`` where it runs.
         """
+
+    def grant(self, container: str) -> Grant | None:
+        """Return what a container may use, None where the engine does not know it."""
+
+    def use(self, container: str) -> Use | None:
+        """Return what a container uses now, None where it does not run.
+
+        The engine measures for a second or two.
+        """
+
+    def facts(self) -> EngineFacts:
+        """Return what the engine says of itself."""

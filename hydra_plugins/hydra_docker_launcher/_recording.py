@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,13 +20,10 @@ from ._running import RunnableJob
 from ._runs import KNOWN, Runs
 from ._saved import SavedJob, SavedRelay, SavedSweep
 from ._sweep_folder import SweepFolder
+from ._terminal import harmless
 from ._tracking import RunStatus, Tracker
 
 log = logging.getLogger("hydra_docker_launcher")
-
-#: Everything that moves the cursor or worse; colours stay.
-_ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\].*?(\x07|\x1b\\)|[@-Z\\-_])?")
-_CONTROLS = dict.fromkeys((*range(9), *range(10, 27), *range(28, 32), 127))
 
 
 class SweepRecorder:
@@ -208,7 +204,7 @@ class SweepRecorder:
         if not self._show_output:
             return
         with self._lock:
-            sys.stdout.write(f"#{job.number} | {_harmless(text)}\n")
+            sys.stdout.write(f"#{job.number} | {harmless(text)}\n")
             sys.stdout.flush()
 
     def attempted(
@@ -234,7 +230,7 @@ class SweepRecorder:
             "%s %s: %s\nAttempt %d of %d in %g s.",
             job.title,
             outcome.end.value,
-            "\n".join(map(_harmless, outcome.cause.split("\n"))),
+            "\n".join(map(harmless, outcome.cause.split("\n"))),
             job.attempt + 1,
             _attempt.at_most(job, outcome),
             delay,
@@ -306,7 +302,7 @@ class SweepRecorder:
 
     def _tell(self, job: Job, outcome: Outcome) -> None:
         if outcome.end is not End.COMPLETED:
-            log.error("%s", "\n".join(map(_harmless, _results.describe(job, outcome).split("\n"))))
+            log.error("%s", "\n".join(map(harmless, _results.describe(job, outcome).split("\n"))))
             return
         if outcome.warning:
             log.warning("%s %s", job.title, outcome.warning)
@@ -364,11 +360,6 @@ class SweepRecorder:
             relay.close()
         self._relays.clear()
         self._addresses.clear()
-
-
-def _harmless(line: str) -> str:
-    """Return a line of a container's words without what could play tricks on a terminal."""
-    return _ESCAPES.sub("", line).translate(_CONTROLS)
 
 
 def _end(outcome: Outcome) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ._errors import SweepError
 from ._interrupt import Detached
 
 FAILED = 1
@@ -30,8 +31,9 @@ def add(commands: Any) -> None:
         "stop",
         help="stop the jobs of a sweep",
         description="Stop the jobs of a sweep that have not ended: SIGTERM, and SIGKILL after "
-        "their stop_grace_period. Those that have not been started will not be.",
-        epilog="Exit code: 0 when no job runs any more.",
+        "their stop_grace_period. Those that have not been started will not be. With numbers of "
+        "jobs, only these are stopped, and the sweep goes on.",
+        epilog="Exit code: 0 when none of them runs any more, else 1.",
     )
     sync = commands.add_parser(
         "sync",
@@ -42,20 +44,45 @@ def add(commands: Any) -> None:
     )
     for parser, command in ((attach, _attach), (stop, _stop), (sync, _sync)):
         parser.add_argument(
-            "folder",
-            metavar="SWEEP_DIR",
-            type=lambda text: Path(text).resolve(),
-            help="the folder of the sweep (hydra.sweep.dir)",
+            "sweep",
+            metavar="SWEEP",
+            help="its folder (hydra.sweep.dir), or its name in hydra-docker ps",
         )
         parser.set_defaults(command=command)
+    stop.add_argument("jobs", metavar="JOB", nargs="*", type=int, help="numbers of jobs")
+    for parser in (attach, stop):
+        parser.add_argument(
+            "--others", action="store_true", help="also where the sweep is somebody else's"
+        )
+
+
+def _folder(parsed: argparse.Namespace) -> Path:
+    from . import _start, _team
+
+    return _team.folder_of(parsed.sweep, _start.docker_engine)
+
+
+def _check_owner(folder: Path, doing: str) -> None:
+    from . import _ownership, _pinning
+
+    me = _pinning.identity("host")
+    _ownership.check(folder, _ownership.Owner(me.name, me.uid), doing=doing)
 
 
 def _attach(parsed: argparse.Namespace) -> int:
-    from . import _attach, _start
+    from . import _attach, _ownership, _start
 
+    folder = _folder(parsed)
+    if not (parsed.others or parsed.background):
+        _check_owner(folder, "take up")
+    if not _ownership.is_writable(folder):
+        raise SweepError(
+            f"The files of the sweep in {folder} are not yours: only {_ownership.owner_of(folder)} "
+            "and root can take it up"
+        )
     try:
         ledger = _attach.attach(
-            parsed.folder,
+            folder,
             make_engine=_start.docker_engine,
             make_tracker=_start.tracker,
             background=parsed.background,
@@ -69,10 +96,15 @@ def _attach(parsed: argparse.Namespace) -> int:
 
 
 def _stop(parsed: argparse.Namespace) -> int:
-    from . import _attach, _start
+    from . import _attach, _ownership, _start
 
+    folder = _folder(parsed)
+    if not parsed.others:
+        _check_owner(folder, "stop")
+    if parsed.jobs or not _ownership.is_writable(folder):
+        return _stop_containers(folder, parsed.jobs)
     ledger = _attach.stop(
-        parsed.folder,
+        folder,
         make_engine=_start.docker_engine,
         make_tracker=_start.tracker,
         reason="hydra-docker stop",
@@ -81,10 +113,32 @@ def _stop(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _stop_containers(folder: Path, jobs: list[int]) -> int:
+    """Stop containers alone, and leave the rest to the process that looks after the sweep."""
+    from . import _ownership, _start, _team
+
+    stopped = _ownership.stop_containers(_start.docker_engine(), folder, jobs)
+    print(f"stopped: {', '.join(f'#{number}' for number in stopped) or 'no job runs'}")
+    remark = _ownership.says_who_records(folder)
+    if remark is not None:
+        print(remark)
+    if jobs:
+        return 0
+    told = _team.told_by(folder)
+    left = 0 if told is None else sum(row.outcome is None for row in told.rows) - len(stopped)
+    if left > 0 or told is None:
+        print(
+            "Jobs that wait for their turn will be started by its launcher: only "
+            f"{_ownership.owner_of(folder)} and root can end it."
+        )
+        return FAILED
+    return 0
+
+
 def _sync(parsed: argparse.Namespace) -> int:
     from . import _attach, _start
 
-    left = _attach.sync(parsed.folder, make_tracker=_start.tracker)
+    left = _attach.sync(_folder(parsed), make_tracker=_start.tracker)
     if left:
         print(f"{left} jobs are still to be sent")
         return FAILED

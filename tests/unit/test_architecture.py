@@ -21,6 +21,7 @@ ORDER = (
     "_units",
     "_paths",
     "_interrupt",
+    "_terminal",
     "_private",
     "_job",
     "config",
@@ -130,6 +131,13 @@ ORDER = (
     "_compare",
     "_report",
     "_note",
+    # what goes on on this engine
+    "_ps",
+    "_team",
+    "_logs",
+    "_doctor",
+    "_view_commands",
+    "_ownership",
     "_sweep_commands",
     # what is left of all that, and may go
     "_gc_plan",
@@ -196,11 +204,13 @@ def test_plan_is_pure():
         "_dry_run",
         "_capacity",
         "_units",
+        "_terminal",
         "_private",
         "_provenance",
         "_stray_rules",
         "_gc_plan",
         "_gc_images",
+        "_ps",
     ):
         assert imports(module)[1] & impure == set(), module
 

@@ -599,7 +599,7 @@ def loud(caplog):
         ("\x1b]0;title\x07x", "x"),
         ("\x1b]8;;http://x\x1b\\link", "link"),
         ("a\rb\x08c\x00d\x7f", "abcd"),
-        ("\x9b2Jx", "\x9b2Jx"),
+        ("\x9b2Jx", "2Jx"),
         ("wörld ✓", "wörld ✓"),
         ("\x1b", ""),
     ],
