@@ -10,6 +10,7 @@ from ._errors import OptionError
 from ._option_values import valid_are
 
 T = TypeVar("T")
+NUL = "has a NUL character, which no path and no variable can have"
 
 
 class Reader:
@@ -42,6 +43,8 @@ class Reader:
         value = self._node.get(name)
         if value is not None and not str(value).strip():
             raise self.wrong(name, value, "is empty; leave it out")
+        if "\0" in str(value):
+            raise self.wrong(name, value, NUL)
         return None if value is None else str(value)
 
     def required(self, name: str) -> str:
@@ -54,13 +57,15 @@ class Reader:
         value = self._node.get(name)
         if value is None:
             return ()
-        if isinstance(value, str):
-            return (value,)
-        if not isinstance(value, (list, tuple)) or not all(
-            isinstance(item, (str, int, float)) for item in value
+        items = (value,) if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)) or not all(
+            isinstance(item, (str, int, float)) for item in items
         ):
             raise self.wrong(name, value, "must be a list of strings")
-        return tuple(str(item) for item in value)
+        found = tuple(str(item) for item in items)
+        if any("\0" in item for item in found):
+            raise self.wrong(name, value, NUL)
+        return found
 
     def mapping(self, name: str) -> Mapping[str, Any]:
         value = self._node.get(name)
@@ -97,6 +102,8 @@ class Reader:
                 continue
             if isinstance(found, (Mapping, list)):
                 raise self.wrong(f"{name}.{key}", found, "must be a single value")
+            if "\0" in str(found):
+                raise self.wrong(f"{name}.{key}", found, NUL)
             result.append((key, _scalar(found)))
         return tuple(result)
 
@@ -120,7 +127,7 @@ class Reader:
 
 
 def _shown(value: object) -> str:
-    return "null" if value is None else str(value)
+    return "null" if value is None else str(value).replace("\0", "\\0")
 
 
 def _scalar(value: object) -> str:

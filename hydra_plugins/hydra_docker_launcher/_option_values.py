@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from ._units import duration, size
+from ._units import LARGEST, duration, size
 
 MINIMUM_MEMORY = 6 * 1024**2  # Docker's own
+LARGEST_ID = 2**31 - 1  # of a user or a group; Docker's own
 LONGEST_BACKOFF = 300.0  # seconds between two attempts
 
 
@@ -88,24 +91,29 @@ def n_jobs(value: object) -> int:
 
 def _positive(value: object, valid: str) -> int:
     text = str(value)
-    if text != "-1" and not (text.isdecimal() and int(text) > 0):
+    if text != "-1" and not (_is_number(text) and int(text) > 0):
         raise ValueError(valid)
     return int(text)
 
 
+def _is_number(text: str) -> bool:
+    """Tell whether a text is a whole number that the engine's API can hold."""
+    return re.fullmatch(r"[0-9]{1,18}", text) is not None
+
+
 def minutes(value: object) -> float:
     try:
-        minutes = float(str(value))
+        seconds = float(str(value)) * 60
     except ValueError:
-        minutes = 0
-    if not 0 < minutes < float("inf"):
+        seconds = 0
+    if not 0 < seconds < float("inf"):
         raise ValueError("must be a positive number of minutes, or null for no limit")
-    return minutes * 60
+    return seconds
 
 
 def retries(value: object) -> int:
     text = str(value)
-    if isinstance(value, bool) or not text.isdecimal():
+    if isinstance(value, bool) or not _is_number(text):
         raise ValueError("must be a number of further attempts, 0 for none")
     return int(text)
 
@@ -132,7 +140,8 @@ def user(value: object) -> str:
     if text in ("host", "image"):
         return text
     uid, colon, gid = text.partition(":")
-    if uid.isdecimal() and (gid.isdecimal() or not colon):
+    numbers = (uid, gid) if colon else (uid,)
+    if all(_is_number(number) and int(number) <= LARGEST_ID for number in numbers):
         return text
     raise ValueError(valid_are(("host", "image", "uid", "uid:gid"), text))
 
@@ -143,10 +152,12 @@ def gpus(value: object) -> Gpus:
         ids = tuple(str(item) for item in value)
         if len(set(ids)) != len(ids):
             raise ValueError("an id is there twice")
+        if not all(ids):
+            raise ValueError("an id is empty")
         return Gpus(ids=ids)
     if value == "all":
         return Gpus(all=True)
-    if isinstance(value, bool) or not str(value).isdecimal():
+    if isinstance(value, bool) or not _is_number(str(value)):
         raise ValueError(valid)
     return Gpus(count=int(str(value)))
 
@@ -154,10 +165,12 @@ def gpus(value: object) -> Gpus:
 def ulimit(name: str, value: object) -> Ulimit:
     both = value if isinstance(value, Mapping) else {"soft": value, "hard": value}
     if set(both) != {"soft", "hard"} or not all(
-        re.fullmatch(r"-1|\d+", str(limit)) for limit in both.values()
+        str(limit) == "-1" or re.fullmatch(r"[0-9]{1,19}", str(limit)) for limit in both.values()
     ):
         raise ValueError("must be a number (-1: no limit), or have soft and hard")
     soft, hard = int(str(both["soft"])), int(str(both["hard"]))
+    if max(soft, hard) > LARGEST:
+        raise ValueError("must be less than 2^63")
     if hard != -1 and (soft == -1 or soft > hard):
         raise ValueError(f"soft ({soft}) is more than hard ({hard})")
     return Ulimit(name, soft, hard)
@@ -175,9 +188,19 @@ def security_opt(item: str, folder: Path) -> str:
 
 
 def _absolute(path: str) -> str:
-    if not path.startswith("/") or PurePosixPath(path) == PurePosixPath("/"):
+    """Return an absolute path as the engine reads it: without what leads up again."""
+    plain = posixpath.normpath(f"/{path.lstrip('/')}")
+    if not path.startswith("/") or plain == "/":
         raise ValueError(f"{path!r} must be an absolute path in the container, not /")
-    return str(PurePosixPath(path))
+    return plain
+
+
+def host_path(text: str, folder: Path) -> Path:
+    """Return a path of this host, which may begin with ``~``; ``folder`` is where it starts."""
+    try:
+        return folder / Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"there is no home folder {Path(text).parts[0]} on this host") from None
 
 
 def tmpfs(item: str) -> tuple[str, str]:
@@ -191,7 +214,7 @@ def device(item: str) -> str:
         raise ValueError("must be host_path[:container_path[:permissions]]")
     if len(parts) == 3 and not (parts[2] and set(parts[2]) <= set("rwm")):
         raise ValueError("permissions are one or more of r, w and m")
-    if not Path(parts[0]).exists():
+    if not os.path.exists(parts[0]):  # noqa: PTH110  (Path.exists raises for names too long)
         raise ValueError(f"there is no device {parts[0]} on this host")
     host = parts[0]
     return ":".join((host, parts[1] if len(parts) > 1 else host, *(parts[2:] or ["rwm"])))
@@ -215,8 +238,8 @@ def volume(item: str, folder: Path) -> Volume:
     read_only = parts[2:] == ["ro"]
     if "/" not in source and source not in (".", "..", "~"):
         return Volume(source, target, read_only, named=True)
-    path = folder / Path(source).expanduser()
-    if not path.exists():
+    path = host_path(source, folder)
+    if not os.path.exists(path):  # noqa: PTH110  (Path.exists raises for names too long)
         raise ValueError(
             f"{path} does not exist on this host; create it first, or correct the path"
         )
@@ -233,7 +256,7 @@ def data_check(value: object) -> str:
 
 
 def readable_file(item: object, folder: Path) -> Path:
-    path = folder / Path(str(item)).expanduser()
+    path = host_path(str(item), folder)
     try:
         with path.open("rb"):
             return path.resolve()
@@ -245,7 +268,7 @@ def restart(value: object) -> Restart:
     # YAML reads a bare `no` as false, which the schema then makes a string.
     text = "no" if str(value) == "False" else str(value)
     name, colon, times = text.partition(":")
-    if name == "on-failure" and colon and times.isdecimal() and int(times) > 0:
+    if name == "on-failure" and colon and _is_number(times) and int(times) > 0:
         return Restart(name, int(times))
     if not colon and name in ("no", "on-failure", "unless-stopped", "always"):
         return Restart(name)

@@ -12,7 +12,7 @@ from typing import Any
 from . import _option_values as values
 from . import _paths
 from ._errors import OptionError
-from ._option_reader import Reader
+from ._option_reader import NUL, Reader
 from ._option_values import Gpus, Restart, Ulimit, Volume
 from ._units import cpu_number, duration, size
 from .config import BuildConf, CloneConf, DockerLauncherConf, MlflowConf, RetriesConf
@@ -325,8 +325,8 @@ def _environment(
     variables: dict[str, str] = {}
     for name in read.texts("env_file"):
         try:
-            lines = (folder / Path(name).expanduser()).read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = values.host_path(name, folder).read_text().splitlines()
+        except (OSError, ValueError) as error:
             raise read.wrong("env_file", name, f"cannot be read: {error}") from None
         for number, line in enumerate(lines, start=1):
             variables.update(_env_line(read, f"{name}:{number}", line.strip(), environ))
@@ -341,6 +341,8 @@ def _env_line(read: Reader, place: str, line: str, environ: Mapping[str, str]) -
     name, equals, value = line.partition("=")
     if not name or any(character.isspace() for character in name):
         raise read.wrong("env_file", place, "must be lines of NAME=value")
+    if "\0" in value:
+        raise read.wrong("env_file", place, NUL)
     if not equals:
         return {name: environ[name]} if name in environ else {}
     return {name: value}

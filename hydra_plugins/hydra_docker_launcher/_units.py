@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-_AGE = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?")
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_AGE = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?")
+_DURATION = re.compile(
+    r"(?:([0-9]+)h)?(?:([0-9]+)m(?!s))?(?:([0-9]+(?:\.[0-9]+)?)s)?(?:([0-9]+)ms)?"
+)
+#: What the engine's API can hold: bytes, and whole seconds.
+LARGEST, LONGEST = 2**63 - 1, 2.0**31
+OLDEST = 36500 * 86400.0  # seconds
+DIGITS = 40  # of a number; more are not looked at
 
 
 def size(value: object) -> int:
@@ -18,7 +25,10 @@ def size(value: object) -> int:
     match = _SIZE.fullmatch(str(value).strip())
     if match is None or isinstance(value, bool):
         raise ValueError("must be a size such as 512m, 2g or 2147483648 (b, k, m, g, t; 1k = 1024)")
-    return int(float(match[1]) * _FACTORS[match[2].lower()])
+    number = int(Decimal(match[1][:DIGITS]) * _FACTORS[match[2].lower()])
+    if number > LARGEST or len(match[1].partition(".")[0]) > DIGITS:
+        raise ValueError("must be less than 8388608t")
+    return number
 
 
 def show_size(number: int) -> str:
@@ -36,13 +46,17 @@ def duration(value: object) -> float:
     Raises ``ValueError`` that says what is valid.
     """
     text = str(value).strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
     match = _DURATION.fullmatch(text)
-    if match is None or not text:
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        total = float(text)
+    elif match is None or not text:
         raise ValueError("must be a time such as 10s, 1m30s, 500ms or 1h")
-    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+    else:
+        hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+        total = hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+    if total >= LONGEST:
+        raise ValueError("must be less than 596523h")
+    return total
 
 
 def age(value: object) -> float:
@@ -56,8 +70,11 @@ def age(value: object) -> float:
         return 0.0
     if match is None or not text:
         raise ValueError("must be an age such as 7d, 36h, 1d12h or 30m (d, h, m)")
-    days, hours, minutes = (int(part or 0) for part in match.groups())
-    return float(days * 86400 + hours * 3600 + minutes * 60)
+    days, hours, minutes = (float(part or 0) for part in match.groups())
+    total = days * 86400 + hours * 3600 + minutes * 60
+    if total > OLDEST:
+        raise ValueError("must be at most 36500d")
+    return total
 
 
 def show_age(seconds: float) -> str:
