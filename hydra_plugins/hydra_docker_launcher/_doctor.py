@@ -14,8 +14,8 @@ from pathlib import Path
 from . import _source
 from ._engine import Engine, EngineFacts
 from ._errors import DockerLauncherError, EngineError, SourceError, TrackingError
+from ._harmless import one_line
 from ._mlflow_store import Store, find_store
-from ._terminal import plain
 from ._tracking import History
 from ._units import show_size
 
@@ -58,7 +58,7 @@ class Finding:
 
     def __str__(self) -> str:
         remedy = f". {self.remedy}" if self.remedy else ""
-        return f"{self.level.value:<8} {self.what}: {plain(self.state)}{remedy}"
+        return f"{self.level.value:<8} {self.what}: {one_line(self.state)}{remedy}"
 
 
 def examine(
@@ -141,7 +141,7 @@ def no_engine(error: str, environ: Mapping[str, str]) -> Finding:
             "may do all that root may), or use a rootless engine"
         )
     elif host:
-        remedy = f"DOCKER_HOST={plain(host)} says where to look: correct it, or unset it"
+        remedy = f"DOCKER_HOST={one_line(host)} says where to look: correct it, or unset it"
     else:
         remedy = "Start Docker (sudo systemctl start docker), or say where it is with DOCKER_HOST"
     return Finding(Level.PROBLEM, "engine", error.splitlines()[0].removesuffix("."), remedy)

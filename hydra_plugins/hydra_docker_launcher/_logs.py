@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 from . import _sweep_folder
 from ._errors import SweepError
+from ._harmless import harmless
 from ._ledger import Ledger
 from ._paths import JobPaths, SweepPaths
-from ._terminal import harmless
 
 PAUSE = 0.2  # seconds between two looks at the files
 LONGEST = 1024 * 1024  # bytes of a line that are shown at once

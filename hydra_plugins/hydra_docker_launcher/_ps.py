@@ -8,9 +8,9 @@ from enum import Enum
 from typing import Any
 
 from ._engine import Found, Grant, Host, Use
+from ._harmless import one_line
 from ._options import LABEL_PREFIX
 from ._outcome import End
-from ._terminal import plain
 from ._units import show_age, show_size
 
 SWEEP, USER, JOB = f"{LABEL_PREFIX}sweep", f"{LABEL_PREFIX}user", f"{LABEL_PREFIX}job"
@@ -326,7 +326,7 @@ def table(report: Report, width: int | None) -> str:
     left = [sweep for sweep in report.sweeps if sweep.looked_after.by is By.NOBODY]
     if left:
         lines += ["", "Nobody looks after these; this goes on with them:"]
-        lines += [f"  hydra-docker attach {plain(sweep.folder)}" for sweep in left[:HINTS]]
+        lines += [f"  hydra-docker attach {one_line(sweep.folder)}" for sweep in left[:HINTS]]
     if len(left) > HINTS:
         lines.append(f"  and {len(left) - HINTS} more")
     return "\n".join(lines)
@@ -335,8 +335,8 @@ def table(report: Report, width: int | None) -> str:
 def _cells(sweep: SweepRow) -> dict[str, str]:
     jobs, promised, use = sweep.jobs, sweep.promised, sweep.used
     return {
-        "USER": _cut(plain(sweep.user), LONGEST),
-        "SWEEP": plain(sweep.short),
+        "USER": _cut(one_line(sweep.user), LONGEST),
+        "SWEEP": one_line(sweep.short),
         "RUN": str(jobs.running),
         "WAIT": _number(jobs.waiting),
         "DONE": _number(jobs.completed),
@@ -347,7 +347,7 @@ def _cells(sweep: SweepRow) -> dict[str, str]:
         "WAITED": "-" if sweep.waiting_s is None else show_age(sweep.waiting_s),
         "AGE": show_age(sweep.age_s),
         "LAUNCHER": _launcher(sweep.looked_after),
-        "FOLDER": plain(sweep.folder),
+        "FOLDER": one_line(sweep.folder),
     }
 
 
@@ -408,7 +408,7 @@ def _sums(report: Report) -> list[str]:
     uses = [sweep.used for sweep in sweeps if sweep.used is not None]
     use = Use(sum(one.cpus for one in uses), sum(one.memory for one in uses)) if uses else None
     return [
-        f"{plain(host.name)} has {host.cpus} CPUs and {show_size(host.memory)} of memory",
+        f"{one_line(host.name)} has {host.cpus} CPUs and {show_size(host.memory)} of memory",
         f"sweeps   {len(sweeps)}, {_shares(together, use)}",
         f"others   {others.containers}, {_shares(others.promised, others.used)}",
     ]

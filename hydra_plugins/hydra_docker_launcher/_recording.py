@@ -12,6 +12,7 @@ from typing import Any
 
 from . import _attempt, _job_files, _plan, _results, _stray, _take_up
 from ._engine import ContainerSpec, ContainerState
+from ._harmless import harmless
 from ._job import Job
 from ._ledger import Ledger, write_json
 from ._outcome import End, Outcome, Stray
@@ -20,7 +21,6 @@ from ._running import RunnableJob
 from ._runs import KNOWN, Runs
 from ._saved import SavedJob, SavedRelay, SavedSweep
 from ._sweep_folder import SweepFolder
-from ._terminal import harmless
 from ._tracking import RunStatus, Tracker
 
 log = logging.getLogger("hydra_docker_launcher")

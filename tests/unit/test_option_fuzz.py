@@ -36,9 +36,8 @@ INT64 = 2**63 - 1  # what the engine's API takes
 
 
 def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    nested = {"build", "clone", "retries", "mlflow"} if not prefix else set()
     for name, value in node.items():
-        if name in nested:
+        if isinstance(value, dict) and value and not prefix:  # the default of a mapping is empty
             yield from leaves(value, f"{name}.")
         elif name != "_target_":
             yield f"{prefix}{name}"
