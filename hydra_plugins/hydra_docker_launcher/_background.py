@@ -109,6 +109,23 @@ def take_over(paths: SweepPaths, *, resume: bool = True, background: bool = Fals
     return folder
 
 
+def end_launcher(paths: SweepPaths) -> None:
+    """Have the user's own command stop the sweep that it looks after, and wait until it has.
+
+    Does nothing where it is not on this machine, or where another process looks after the sweep.
+    """
+    keeper = _sweep_folder.keeper(paths)
+    if keeper is None or keeper.background or keeper.pid == 0:
+        return
+    if keeper.host != socket.gethostname():
+        return
+    log.info("Process %d looks after the sweep, and is asked to stop it", keeper.pid)
+    with suppress(ProcessLookupError):
+        os.kill(keeper.pid, signal.SIGTERM)
+    while _sweep_folder.keeper(paths) == keeper:
+        time.sleep(PAUSE)
+
+
 def _spawn(paths: SweepPaths, working_dir: Path) -> None:
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))

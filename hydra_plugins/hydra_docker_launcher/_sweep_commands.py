@@ -96,13 +96,16 @@ def _attach(parsed: argparse.Namespace) -> int:
 
 
 def _stop(parsed: argparse.Namespace) -> int:
-    from . import _attach, _ownership, _start
+    from . import _attach, _background, _ownership, _start, _sweep_folder
 
     folder = _folder(parsed)
     if not parsed.others:
         _check_owner(folder, "stop")
     if parsed.jobs or not _ownership.is_writable(folder):
         return _stop_containers(folder, parsed.jobs)
+    paths = _sweep_folder.find(folder)
+    if paths is not None:
+        _background.end_launcher(paths)
     ledger = _attach.stop(
         folder,
         make_engine=_start.docker_engine,

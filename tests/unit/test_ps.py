@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from git_repository import GitRepository, init, isolate
 
 from hydra_plugins.hydra_docker_launcher import (
     _attach,
+    _background,
     _docker_values,
     _doctor,
     _logs,
@@ -41,6 +44,7 @@ from hydra_plugins.hydra_docker_launcher._errors import EngineError, SweepError,
 from hydra_plugins.hydra_docker_launcher._option_values import Gpus
 from hydra_plugins.hydra_docker_launcher._paths import SweepPaths
 from hydra_plugins.hydra_docker_launcher._ps import Amount, By, Jobs, LookedAfter
+from hydra_plugins.hydra_docker_launcher._sweep_folder import Keeper
 from hydra_plugins.hydra_docker_launcher._team import View
 
 NOW = 1_800_000_000.0
@@ -672,6 +676,26 @@ def test_single_jobs(tmp_path, engine, capsys):
         assert main(["stop", str(folder), "0", number]) == 1
         assert said in capsys.readouterr().err
     assert engine.stopped == [("train-1", 3.0)]
+
+
+def test_launcher_in_the_foreground(tmp_path, monkeypatch):
+    """Only the user's own command on this machine is sent a signal, and its end is waited for."""
+    keepers = [Keeper(4711, socket.gethostname(), background=False)] * 3 + [None]
+    killed, left = [], iter(keepers)
+    monkeypatch.setattr(_sweep_folder, "keeper", lambda _: next(left))
+    monkeypatch.setattr(os, "kill", lambda *signal: killed.append(signal))
+    _background.end_launcher(SweepPaths(tmp_path))
+    assert killed == [(4711, signal.SIGTERM)]
+    assert next(left, "all were looked at") == "all were looked at"
+    for other in (
+        None,
+        Keeper(4711, "another", background=False),
+        Keeper(4711, socket.gethostname(), background=True),
+        Keeper(0, "", background=False),
+    ):
+        monkeypatch.setattr(_sweep_folder, "keeper", lambda _, other=other: other)
+        _background.end_launcher(SweepPaths(tmp_path))
+    assert len(killed) == 1
 
 
 # ---- doctor --------------------------------------------------------------------------------------
