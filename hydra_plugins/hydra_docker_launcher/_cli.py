@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -30,14 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code.
 
     0: done; 1: a job did not complete, or the command could not be carried out; 2: wrong use;
-    130: Ctrl-C.
+    130: Ctrl-C; 141: whoever reads the output has closed it.
     """
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("hydra_docker_launcher").setLevel(logging.INFO)
     try:
         with taken_as_ctrl_c():
-            return int(parsed.command(parsed))
+            status = int(parsed.command(parsed))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except DockerLauncherError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED

@@ -279,8 +279,7 @@ def repository(folder: Path) -> Iterator[Finding]:
             Level.PROBLEM,
             "repository",
             str(error).splitlines()[0].removesuffix("."),
-            "Go to the folder that you launch from. For a new project: git init, git add, "
-            "git commit",
+            "Or go to the folder that you launch from",
         )
         return
     commit = source.commit[:12]

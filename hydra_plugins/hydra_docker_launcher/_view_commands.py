@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import sys
 import time
@@ -115,12 +116,11 @@ def _logs(parsed: argparse.Namespace) -> int:
     from . import _logs, _start, _team
 
     folder = _team.folder_of(parsed.sweep, _start.docker_engine)
+    # A sweep may have more jobs than a process may open files by default.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     wish = _logs.Wish(tuple(parsed.jobs), parsed.tail, parsed.follow, parsed.timestamps)
-    try:
-        if _logs.show(folder, wish, lambda line: print(line, flush=parsed.follow)):
-            return 0
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if _logs.show(folder, wish, lambda line: print(line, flush=parsed.follow)):
         return 0
     print(
         f"Nobody looks after the sweep, so nothing more comes: hydra-docker attach {folder}",

@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -374,6 +376,24 @@ def test_watch(engine, capsys, monkeypatch):
     monkeypatch.setattr(_view_commands, "time", SimpleNamespace(time=lambda: NOW, sleep=nap))
     assert main(["ps", "--mine", "--watch"]) == 130
     assert capsys.readouterr().out.count("No sweep runs") == 2
+
+
+def test_reader_that_has_enough(tmp_path):
+    """``hydra-docker doctor | head -1`` ends without a traceback."""
+    path = os.pathsep.join([str(Path(_ps.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        (sys.executable, "-m", "hydra_plugins.hydra_docker_launcher._cli", "doctor"),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path, "DOCKER_HOST": "unix:///no/such/socket"},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize(
