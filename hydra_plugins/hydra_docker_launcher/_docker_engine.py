@@ -581,11 +581,13 @@ class DockerEngine:
 
     def use(self, container: str) -> Use | None:
         try:
-            stats = self._ask("measure a container", self._api.stats, container, stream=False)
+            # Once: a container that just ends has no other answer to give.
+            with _engine_errors("measure a container"):
+                stats = self._api.stats(container, stream=False)
         except EngineError as error:
-            if isinstance(error.__cause__, NotFound) or _status(error) == HTTPStatus.CONFLICT:
-                return None
-            raise
+            if not error.answered:
+                raise
+            return None
         return values.use(stats)
 
     def facts(self) -> EngineFacts:

@@ -344,8 +344,8 @@ def _cells(sweep: SweepRow) -> dict[str, str]:
         "CPUS": f"{'-' if use is None else _cpus(use.cpus)}/{_cpus(promised.cpus)}",
         "MEMORY": f"{'-' if use is None else show_size(use.memory)}/{_memory(promised.memory)}",
         "GPUS": "all" if promised.gpus < 0 else str(promised.gpus),
-        "WAITED": "-" if sweep.waiting_s is None else show_age(sweep.waiting_s),
-        "AGE": show_age(sweep.age_s),
+        "WAITED": "-" if sweep.waiting_s is None else _age(sweep.waiting_s),
+        "AGE": _age(sweep.age_s),
         "LAUNCHER": _launcher(sweep.looked_after),
         "FOLDER": one_line(sweep.folder),
     }
@@ -355,7 +355,7 @@ def _launcher(looked_after: LookedAfter) -> str:
     if looked_after.by is By.UNKNOWN:
         return UNKNOWN
     if looked_after.by in (By.NOBODY, By.OVER):
-        return looked_after.by.value
+        return str(looked_after.by.value)
     # As a shell shows one that is in the background.
     sign = "&" if looked_after.by is By.BACKGROUND else ""
     return f"{looked_after.pid or UNKNOWN}{sign}"
@@ -425,6 +425,10 @@ def _shares(amount: Amount, use: Use | None) -> str:
 
 def _number(number: int | None) -> str:
     return UNKNOWN if number is None else str(number)
+
+
+def _age(seconds: float) -> str:
+    return f"{int(seconds)}s" if seconds < 60 else show_age(seconds)
 
 
 def _cpus(number: float) -> str:

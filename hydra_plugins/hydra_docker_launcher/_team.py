@@ -33,7 +33,7 @@ from ._ps import (
     Trace,
 )
 
-AT_ONCE = 32  # containers that the engine is asked about at the same time
+AT_ONCE = 64  # containers that the engine is asked about at the same time
 LARGEST = 64 * 1024**2  # bytes of a ledger that is read
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
