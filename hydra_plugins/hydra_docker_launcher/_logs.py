@@ -144,11 +144,9 @@ def check_jobs(numbers: Collection[int], known: Collection[int]) -> None:
 
 def is_looked_after(folder: Path) -> bool:
     """Tell whether a process looks after the sweep; it may be one of somebody else's."""
-    paths = _sweep_folder.find(folder)
-    if paths is None:
-        return False
     try:
-        return _sweep_folder.keeper(paths) is not None
+        paths = _sweep_folder.find(folder)
+        return paths is not None and _sweep_folder.keeper(paths) is not None
     except PermissionError:
         return True
 

@@ -22,7 +22,13 @@ class Owner:
     uid: int | None
 
     def __str__(self) -> str:
-        return f"{self.name or 'somebody'}" + ("" if self.uid is None else f" (uid {self.uid})")
+        if self.uid is None:
+            return str(self.name)
+        return f"{self.name or _name(self.uid)} (uid {self.uid})"
+
+
+#: Whoever may keep others from looking into a folder.
+SOMEBODY_ELSE = Owner("somebody else", None)
 
 
 def check(folder: Path, me: Owner, *, doing: str) -> None:
@@ -38,24 +44,27 @@ def check(folder: Path, me: Owner, *, doing: str) -> None:
 def owner_of(folder: Path) -> Owner | None:
     """Return whose the sweep in ``folder`` is, None of one that is over.
 
-    The files tell the number; the name is that of the sweep, which several people may share a
-    number under, else the number's own.
+    The files tell the number, the sweep itself the name: several people may share a number.
     """
-    paths = _sweep_folder.find(folder)
-    if paths is None:
-        return None
     try:
+        paths = _sweep_folder.find(folder)
+        if paths is None:
+            return None
         uid = paths.private.stat().st_uid
-    except OSError:
+    except FileNotFoundError:  # it has just come to its end
         return None
+    except PermissionError:
+        return SOMEBODY_ELSE
     told = _team.told_by(folder)
-    name = None if told is None else told.user
-    return Owner(name or _name(uid), uid)
+    return Owner(None if told is None else told.user, uid)
 
 
 def is_writable(folder: Path) -> bool:
     """Tell whether this user can take up the sweep in ``folder``."""
-    paths = _sweep_folder.find(folder)
+    try:
+        paths = _sweep_folder.find(folder)
+    except PermissionError:
+        return False
     return paths is None or os.access(paths.private, os.R_OK | os.W_OK | os.X_OK)
 
 
@@ -123,8 +132,8 @@ def _is_same(owner: Owner, me: Owner) -> bool:
     return owner.uid in (None, me.uid) and owner.name in (None, me.name)
 
 
-def _name(uid: int) -> str | None:
+def _name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return None
+        return str(uid)

@@ -54,7 +54,6 @@ class Row:
     number: int
     outcome: str | None
     started: float | None = None
-    ended: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

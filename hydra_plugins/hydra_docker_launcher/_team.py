@@ -199,7 +199,6 @@ def _row(row: Mapping[str, Any]) -> Row:
         number=int(row["job"]),
         outcome=None if outcome is None else str(outcome),
         started=_seconds(row.get("started")),
-        ended=_seconds(row.get("ended")),
     )
 
 

@@ -662,7 +662,10 @@ def test_owner_by_number(somebody):
         _ownership.check(somebody, _ownership.Owner("bob", 4711), doing="stop")
     _ownership.check(somebody, _ownership.Owner("bob", os.getuid()), doing="stop")
     (somebody / "sweep.json").unlink()
-    assert _ownership.owner_of(somebody).uid == os.getuid()
+    assert _ownership.owner_of(somebody) == _ownership.Owner(None, os.getuid())
+    _ownership.check(somebody, _ownership.Owner("ada", os.getuid()), doing="stop")
+    with pytest.raises(SweepError, match=rf"\(uid {os.getuid()}\)'s, and you are ada"):
+        _ownership.check(somebody, _ownership.Owner("ada", 4711), doing="stop")
 
 
 def test_files_that_are_not_ours(somebody, engine, capsys, monkeypatch):
@@ -676,6 +679,26 @@ def test_files_that_are_not_ours(somebody, engine, capsys, monkeypatch):
     assert f"only bob (uid {os.getuid()}) and root can end it" in said
     assert main(["attach", "--others", str(somebody)]) == 1
     assert "only bob" in capsys.readouterr().err
+
+
+def test_folder_that_nobody_else_may_enter(tmp_path, engine, capsys, monkeypatch):
+    """Where not even the sweep's folder can be looked into, its labels are enough to stop it."""
+
+    def refuse(_folder):
+        raise PermissionError
+
+    monkeypatch.setattr(_sweep_folder, "find", refuse)
+    engine.run("train-0", sweep=ID, user="bob", job=0, folder=tmp_path)
+    assert main(["stop", "abc123"]) == 1
+    assert f"The sweep in {tmp_path} is somebody else's, and you are " in capsys.readouterr().err
+    assert main(["attach", "--others", "abc123"]) == 1
+    assert "only somebody else and root can take it up" in capsys.readouterr().err
+    assert main(["stop", "abc123", "--others"]) == 1
+    assert engine.stopped == [("train-0", 3.0)]
+    assert "stopped: #0" in capsys.readouterr().out
+    (tmp_path / "sweep.json").symlink_to(tmp_path)
+    assert main(["logs", "abc123"]) == 1
+    assert "sweep.json cannot be read" in capsys.readouterr().err
 
 
 def test_single_jobs(tmp_path, engine, capsys):
