@@ -29,6 +29,8 @@ ORDER = (
     "_options",
     # the two seams, as protocols
     "_engine",
+    "_usage",
+    "_usage_book",
     "_tracking",
     # source: a revision becomes a commit
     "_changes",
@@ -87,6 +89,7 @@ ORDER = (
     "_stray",
     "_attempt",
     "_recorder",
+    "_sampling",
     "_container_log",
     "_watching",
     "_running",
@@ -113,6 +116,8 @@ ORDER = (
     "_attach",
     "_sweep",
     "_refusal",
+    "_cgroup",
+    "_nvidia",
     "_docker_values",
     "_patience",
     "_buildkit",
@@ -196,6 +201,7 @@ def test_plan_is_pure():
         "_dry_run",
         "_capacity",
         "_units",
+        "_usage",
         "_private",
         "_provenance",
         "_stray_rules",

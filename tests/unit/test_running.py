@@ -58,6 +58,7 @@ class Notes:
 
     broken: dict[str, Exception] = field(default_factory=dict)
     lines: list[tuple[int, str]] = field(default_factory=list)
+    samples: list[tuple[object, ...]] = field(default_factory=list)
     ends: dict[int, tuple[Outcome, str | None]] = field(default_factory=dict)
     attempts: list[tuple[object, ...]] = field(default_factory=list)
     order: list[tuple[str, int]] = field(default_factory=list)
@@ -71,6 +72,10 @@ class Notes:
 
     def started(self, job, spec, container):
         self._note("started", job)
+
+    def sampled(self, job, container, started, sample):
+        self.samples.append((job.number, container, sample))
+        self._note("sampled", job)
 
     def output(self, job, text):
         self.lines.append((job.number, text))
