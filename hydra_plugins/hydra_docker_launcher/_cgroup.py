@@ -22,6 +22,8 @@ USUAL = ("docker/{id}", "system.slice/docker-{id}.scope")
 #: The controller by which a folder of version 1 is looked for.
 MEMORY = "memory"
 LONGEST = 1024 * 1024  # bytes that are read of one file
+#: The second one is what older kernels have, without the groups below.
+THROTTLED = ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_service_bytes")
 NANO, MICRO = 1e-9, 1e-6
 
 
@@ -80,7 +82,7 @@ class Group:
 
     def _throttled(self) -> tuple[int | None, int | None]:
         """Read ``8:0 Read 1``, three words for each device and kind; ``Total 1`` at the end."""
-        for name in ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_service_bytes"):
+        for name in THROTTLED:
             try:
                 lines = self._read(name, "blkio").splitlines()
             except OSError:
@@ -97,19 +99,14 @@ class Group:
             if self._process is None:
                 break
             try:
-                with open(f"{self._proc}/{self._process}/net/dev", "rb") as file:
-                    return network(file.read(LONGEST))
+                return network(_content(f"{self._proc}/{self._process}/net/dev"))
             except (OSError, ValueError, IndexError):
                 self._process = None  # that one has ended; another one may be there
         return None, None
 
     def _read(self, name: str, controller: str = "") -> bytes:
         folder = self._root if self._unified else f"{self._root}/{controller}"
-        handle = os.open(f"{folder}/{self._path}/{name}", os.O_RDONLY)
-        try:
-            return os.read(handle, LONGEST)
-        finally:
-            os.close(handle)
+        return _content(f"{folder}/{self._path}/{name}")
 
 
 class Groups:
@@ -150,6 +147,14 @@ class Groups:
         if not folder.is_dir():
             return None
         return Group(self._root, path, unified=self._unified, proc=self._proc)
+
+
+def _content(path: str) -> bytes:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(handle, LONGEST)
+    finally:
+        os.close(handle)
 
 
 def network(table: bytes) -> tuple[int, int]:

@@ -72,7 +72,7 @@ NOTHING = Reading()
 
 
 class Nvidia:
-    """This machine's GPUs. May be called from several threads."""
+    """The GPUs of this machine. May be called from several threads."""
 
     def __init__(self) -> None:
         self._reading = NOTHING

@@ -131,7 +131,8 @@ class SweepRecorder:
 
     def settle(self, job: SavedJob, outcome: Outcome) -> None:
         """Record the rest of an end that stands in the ledger already; forget the job then."""
-        self._jobs[job.number] = job
+        _, points = self._usage.end(job.number)
+        job = self._jobs[job.number] = replace(job, series=(*job.series, *points))
         self._send(job, outcome)
         self.settled(job.runnable)
 

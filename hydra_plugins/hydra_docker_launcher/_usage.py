@@ -1,4 +1,4 @@
-"""Usage: what a job has used, from samples of its container: means, peaks, and a short series. Pure.
+"""Usage: what a job has used, from samples of its container: means, peaks, a short series. Pure.
 
 The series goes to tracking under the names and in the units of MLflow's own system metrics, where
 it has the thing: a percentage is one of what the container may use, not of the machine.
@@ -79,28 +79,22 @@ class Used:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``sweep.json`` has it."""
-        return {
+        found: dict[str, Any] = {
             "cpus": {"mean": round(self.cpus_mean, 3), "peak": round(self.cpus_peak, 3)},
             "memory": {"mean": self.memory_mean, "peak": self.memory_peak},
-            **({"pids": {"peak": self.pids_peak}} if self.pids_peak is not None else {}),
-            **({"disk": dict(zip(("read", "written"), self.disk))} if self.disk else {}),
-            **(
-                {"network": dict(zip(("received", "sent"), self.network))} if self.network else {}
-            ),
-            **(
-                {
-                    "gpus": {
-                        str(index): {
-                            name: value for name, value in asdict(gpu).items() if value is not None
-                        }
-                        for index, gpu in self.gpus.items()
-                    }
-                }
-                if self.gpus
-                else {}
-            ),
-            "seconds": round(self.seconds, 1),
         }
+        if self.pids_peak is not None:
+            found["pids"] = {"peak": self.pids_peak}
+        if self.disk is not None:
+            found["disk"] = {"read": self.disk[0], "written": self.disk[1]}
+        if self.network is not None:
+            found["network"] = {"received": self.network[0], "sent": self.network[1]}
+        if self.gpus:
+            found["gpus"] = {
+                str(index): {n: value for n, value in asdict(gpu).items() if value is not None}
+                for index, gpu in self.gpus.items()
+            }
+        return {**found, "seconds": round(self.seconds, 1)}
 
 
 def metrics(used: Mapping[str, Any], memory_peak: int | None) -> dict[str, float]:
@@ -230,9 +224,10 @@ class Meter:
             if (value := getattr(sample, name)) is not None
         }
         totals = dict(self.totals)
+        restarted = now["cpu"] < self.counters.get("cpu", 0.0)
         for name, value in now.items():
-            before = self.counters.get(name, 0.0)
-            totals[name] = totals.get(name, 0.0) + (value - before if value >= before else value)
+            before = 0.0 if restarted else self.counters.get(name, 0.0)
+            totals[name] = totals.get(name, 0.0) + max(0.0, value - before)
         counted = totals["cpu"] - self.totals.get("cpu", 0.0)
         self.counters, self.totals = {**self.counters, **now}, totals
         return counted
@@ -312,7 +307,7 @@ def width(age: float, points: int) -> float:
 def pause(age: float) -> float:
     """Return the seconds between two samples of a container of that age: a short job has peaks too.
 
-    That makes 5 in the first second, 20 in the first half minute, and then one every ten seconds.
+    That makes 5 in the first second, 26 in the first fifty, and then one every ten seconds.
     """
     return min(WIDTH, max(0.2, age / 5))
 

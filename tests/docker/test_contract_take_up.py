@@ -22,6 +22,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     ContainerSpec,
     ContainerState,
     Limits,
+    Sample,
 )
 from hydra_plugins.hydra_docker_launcher._interrupt import Detached
 from hydra_plugins.hydra_docker_launcher._outcome import Outcome
