@@ -149,8 +149,8 @@ class SweepRecorder:
         counts = {end: self._ends.count(end) for end in dict.fromkeys(self._ends)}
         self._ends.clear()
         if counts:
+            self._tell_unused()
             log.info(", ".join(f"{number} {end.value}" for end, number in counts.items()))
-        self._tell_unused()
 
     def hand_over(self) -> None:
         """Leave the sweep as it stands to another process. Nothing is recorded from here on."""

@@ -814,11 +814,11 @@ def test_reserved_too_much(bench, caplog):
     bench.recorder.close(RunStatus.FINISHED)
     bench.recorder.close(RunStatus.FINISHED)
     assert caplog.messages == [
-        "2 completed, 1 error",
         (
             "2 jobs used far less than their memory: peak 4.8m of 1g (hydra.launcher.mem_limit)\n"
             "2 jobs used far less than their CPUs: peak 0.1 of 1.5 (hydra.launcher.cpus)"
         ),
+        "2 completed, 1 error",
     ]
 
 
