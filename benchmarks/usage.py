@@ -68,7 +68,7 @@ def side_by_side(engine: DockerEngine, made: dict[str, ContainerSpec], rounds: i
 
     def asked() -> None:
         for container in made:
-            engine._statistics(container)
+            engine._statistics(container)  # noqa: SLF001
 
     files()  # finds where they are
     daemons = engine_processes()

@@ -1,7 +1,8 @@
 """NVIDIA: what ``nvidia-smi`` tells of this machine's GPUs, and of the processes that use them.
 
-It may take a second, where the driver is not kept loaded: so it is asked seldom, and one answer is
-for all containers. Its words: ``nvidia-smi --help-query-gpu`` and ``--help-query-compute-apps``.
+It may take a second, where the driver is not kept loaded: so it is asked seldom, in a thread of its
+own, and one answer is for all containers. Its words are those of ``nvidia-smi --help-query-gpu``
+and ``--help-query-compute-apps``.
 """
 
 from __future__ import annotations
@@ -78,31 +79,33 @@ class Nvidia:
         self._reading = NOTHING
         self._next = 0.0  # in time.monotonic's seconds
         self._failures = 0
+        self._asking = False
         self._lock = threading.Lock()
 
     def read(self) -> Reading:
-        """Return what ``nvidia-smi`` has told last, nothing where it is not there."""
+        """Return at once what ``nvidia-smi`` has told last; nothing where it has told nothing."""
         with self._lock:
-            begin = time.monotonic()
-            if begin >= self._next and self._failures < FAILURES:
-                self._ask()
-                spent = time.monotonic() - begin
-                self._next = begin + max(INTERVAL, spent / SHARE)
+            due = time.monotonic() >= self._next and self._failures < FAILURES
+            if due and not self._asking:
+                self._asking = True
+                threading.Thread(target=self._ask, name=PROGRAM, daemon=True).start()
             return self._reading
 
     def _ask(self) -> None:
+        begin = time.monotonic()
         program = shutil.which(PROGRAM)
-        if program is None:
-            self._failures = FAILURES
-            return
-        gpus = _ask(program, f"--query-gpu={','.join(GPU_FIELDS)}")
-        if gpus is None:
-            self._failures += 1
-            self._reading = NOTHING
-            return
-        self._failures = 0
-        apps = _ask(program, f"--query-compute-apps={','.join(APP_FIELDS)}")
-        self._reading = reading(gpus, apps)
+        gpus = apps = None
+        if program is not None:
+            gpus = _ask(program, f"--query-gpu={','.join(GPU_FIELDS)}")
+        if program is not None and gpus is not None:
+            apps = _ask(program, f"--query-compute-apps={','.join(APP_FIELDS)}")
+        spent = time.monotonic() - begin
+        with self._lock:
+            self._reading = NOTHING if gpus is None else reading(gpus, apps)
+            missing = FAILURES if program is None else self._failures + 1
+            self._failures = missing if gpus is None else 0
+            self._next = begin + max(INTERVAL, spent / SHARE)
+            self._asking = False
 
 
 def reading(gpus: str, apps: str | None) -> Reading:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 
 import pytest
+from fakes import PATIENCE
 
 from hydra_plugins.hydra_docker_launcher import _docker_values, _nvidia
 from hydra_plugins.hydra_docker_launcher._cgroup import Groups
@@ -242,12 +244,21 @@ def smi(tmp_path, monkeypatch):
     return make
 
 
+def answer(nvidia):
+    """Return what has been told, when nobody is asked any more."""
+    nvidia.read()
+    for thread in threading.enumerate():
+        if thread.name == "nvidia-smi":
+            thread.join(PATIENCE)
+    return nvidia.read()
+
+
 def test_call(smi):
     """It is asked with two calls, once for all containers."""
     calls = smi()
     nvidia = Nvidia()
-    assert nvidia.read() == _nvidia.reading(GPUS, APPS)
-    assert nvidia.read() == _nvidia.reading(GPUS, APPS)
+    assert nvidia.read() == _nvidia.NOTHING  # at once: it is just being asked
+    assert answer(nvidia) == answer(nvidia) == _nvidia.reading(GPUS, APPS)
     csv = "--format=csv,noheader,nounits"
     assert calls.read_text().splitlines() == [
         f"--query-gpu=uuid,index,memory.used,memory.total,utilization.gpu {csv}",
@@ -261,11 +272,11 @@ def test_driver_that_does_not_answer(smi, monkeypatch):
     monkeypatch.setattr(_nvidia, "SHARE", 1e9)
     calls = smi(code=9)
     nvidia = Nvidia()
-    assert [nvidia.read() for _ in range(5)] == [_nvidia.NOTHING] * 5
+    assert [answer(nvidia) for _ in range(5)] == [_nvidia.NOTHING] * 5
     assert len(calls.read_text().splitlines()) == 3
 
 
 def test_machine_without_gpus(tmp_path, monkeypatch):
     """Nothing is started."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert Nvidia().read() == _nvidia.NOTHING
+    assert answer(Nvidia()) == _nvidia.NOTHING
