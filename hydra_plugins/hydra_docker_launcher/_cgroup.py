@@ -21,6 +21,7 @@ PROC = Path("/proc")
 USUAL = ("docker/{id}", "system.slice/docker-{id}.scope")
 #: The controller by which a folder of version 1 is looked for.
 MEMORY = "memory"
+PROCESSES = 3  # of a container, by which its network is looked for
 LONGEST = 1024 * 1024  # bytes that are read of one file
 #: The second one is what older kernels have, without the groups below.
 THROTTLED = ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_service_bytes")
@@ -35,8 +36,6 @@ class Group:
         self._path = path
         self._unified = unified
         self._proc = str(proc)
-        #: A process of the container, by which its network is found.
-        self._process: str | None = None
 
     def sample(self, *, network: bool) -> Sample | None:
         """Return what it uses now, None where it is gone; ``network``: it has one of its own."""
@@ -93,15 +92,11 @@ class Group:
 
     def _network(self) -> tuple[int | None, int | None]:
         """Return what was received and sent, but for what stayed inside."""
-        for _ in range(2):
-            if self._process is None:
-                self._process = next(map(str, self.processes()), None)
-            if self._process is None:
-                break
+        for process in self.processes()[:PROCESSES]:
             try:
-                return network(_content(f"{self._proc}/{self._process}/net/dev"))
+                return network(_content(f"{self._proc}/{process}/net/dev"))
             except (OSError, ValueError, IndexError):
-                self._process = None  # that one has ended; another one may be there
+                continue  # that one has just ended
         return None, None
 
     def _read(self, name: str, controller: str = "") -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from . import _usage
 from ._attempt import RunnableJob
 from ._engine import ContainerSpec, Engine, Sample
-from ._errors import DockerLauncherError
+from ._errors import EngineError
+
+log = logging.getLogger("hydra_docker_launcher")
 
 #: Of one core, or of the engine's answers: what measuring all containers may take.
 SHARE = 0.005
@@ -49,6 +52,7 @@ class Sampler:
         self._cost = 0.0
         self._running = False
         self._closed = False
+        self._told = False
         self._changed = threading.Condition()
 
     def add(
@@ -104,13 +108,16 @@ class Sampler:
         begin = time.monotonic()
         try:
             sample = self._engine.measure(it.container, it.spec)
-        except DockerLauncherError:
-            sample = None  # the engine is away; who watches the job says so
-        if sample is not None:
             with self._changed:
                 still = self._jobs.get(it.job.number) is it
-            if still:
+            if sample is not None and still:
                 self._take(it.job, it.container, it.started, sample)
+        except EngineError:
+            pass  # it is away; who watches the job says so
+        except Exception as error:  # noqa: BLE001  (an engine with words of its own; jobs go on)
+            if not self._told:
+                log.warning("What jobs use cannot be measured: %r", error)
+            self._told = True
         end = time.monotonic()
         with self._changed:
             cost = end - begin

@@ -91,7 +91,6 @@ def test_network_of_a_process_that_has_ended(machine, tmp_path):
     assert group.sample(network=True).sent == 53
     (tmp_path / "proc" / "77" / "net" / "dev").unlink()
     write(tmp_path / "proc", {"{}/net/dev": DEV.replace(" 50 ", " 60 ")}, "78")
-    (tmp_path / "cgroup" / "docker" / ID / "cgroup.procs").write_text("78\n")
     assert group.sample(network=True).sent == 63
     (tmp_path / "proc" / "78" / "net" / "dev").unlink()
     assert group.sample(network=True).sent is None

@@ -113,6 +113,16 @@ def test_engine_that_is_away(meters, tmp_path):
     assert {number for number, *_ in meters.taken} == {0}
 
 
+def test_engine_with_words_of_its_own(meters, tmp_path, caplog):
+    """What it says is not understood: that is said once, and the thread goes on."""
+    meters.error = KeyError("cpu_stats")
+    meters.add(0, "c0", tmp_path)
+    meters.wait_for(lambda: len(meters.asked) > 3)
+    assert caplog.messages == ["What jobs use cannot be measured: KeyError('cpu_stats')"]
+    meters.error = None
+    meters.wait_for(lambda: meters.taken)
+
+
 def test_closed(meters, tmp_path):
     """Nothing is measured after the end."""
     meters.sampler.close()
