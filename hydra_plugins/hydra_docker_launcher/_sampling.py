@@ -15,9 +15,10 @@ from ._errors import EngineError
 
 log = logging.getLogger("hydra_docker_launcher")
 
-#: Of one core, or of the engine's answers: what measuring all containers may take.
-SHARE = 0.005
-LONGEST_PAUSE = 60.0  # seconds between two samples, also where an engine answers slowly
+SHARE = 0.005  # of one core, that measuring all containers may take
+#: An engine that is asked works as well: at least as much as who asks it.
+BOTH = 2
+LONGEST_PAUSE = 60.0  # seconds between two samples, also where samples are dear
 #: A container is measured before its time, where others are measured anyway: by this part of it.
 EARLY = 0.1
 SMOOTHING = 0.2  # weight of the newest of the costs
@@ -48,7 +49,7 @@ class Sampler:
         self._engine = engine
         self._take = take
         self._jobs: dict[int, _Measured] = {}
-        #: Seconds that a sample takes.
+        #: Seconds of CPU time that a sample takes.
         self._cost = 0.0
         self._running = False
         self._closed = False
@@ -86,26 +87,23 @@ class Sampler:
             self._changed.notify_all()
 
     def _run(self) -> None:
+        awake = False
         while True:
             with self._changed:
                 if not self._jobs:
                     self._running = False
                     return
-                now = time.monotonic()
-                wait = min(measured.due for measured in self._jobs.values()) - now
-                if wait > 0:
+                first = min(self._jobs.values(), key=lambda measured: measured.due)
+                wait = first.due - time.monotonic()
+                if wait > (EARLY * first.pause if awake else 0.0):
+                    awake = False
                     self._changed.wait(wait)
                     continue
-                due = [
-                    measured
-                    for measured in self._jobs.values()
-                    if measured.due - now <= EARLY * measured.pause
-                ]
-            for measured in due:
-                self._measure(measured)
+            awake = True
+            self._measure(first)
 
     def _measure(self, it: _Measured) -> None:
-        begin = time.monotonic()
+        begin = time.thread_time()
         try:
             sample = self._engine.measure(it.container, it.spec)
             with self._changed:
@@ -118,12 +116,11 @@ class Sampler:
             if not self._told:
                 log.warning("What jobs use cannot be measured: %r", error)
             self._told = True
-        end = time.monotonic()
+        cost = BOTH * (time.thread_time() - begin)
         with self._changed:
-            cost = end - begin
             self._cost = self._cost + SMOOTHING * (cost - self._cost) if self._cost else cost
             it.pause = self._pause(time.time() - it.started)
-            it.due = end + it.pause
+            it.due = time.monotonic() + it.pause
 
     def _pause(self, age: float) -> float:
         """Return the seconds to the next sample: longer where samples are dear, or many."""

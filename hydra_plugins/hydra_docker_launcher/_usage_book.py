@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from ._engine import ContainerSpec, Sample
 from ._errors import DockerLauncherError
@@ -15,7 +16,7 @@ from ._usage import MOST, NODE, NODE_VARIABLE, PREFIX, Meter, Point, Used
 log = logging.getLogger("hydra_docker_launcher")
 
 ROUND = 60.0  # seconds from one round to the next, at least
-SHARE = 0.003  # of one core, that the rounds may take
+SHARE = 0.003  # of one core, that a round may take: the more jobs, the longer it lasts
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class UsageBook:
         self._next = time.monotonic() + ROUND
         self._round: threading.Thread | None = None
         self._closed = False
+        self._over = threading.Event()
         self._told = False
         self._lock = threading.Lock()
 
@@ -115,6 +117,7 @@ class UsageBook:
             if not self._closed and (self._running or self._points):
                 self._write()
             self._closed = True
+            self._over.set()
 
     def _keep(self, number: int, point: Point | None) -> None:
         if point is not None:
@@ -123,25 +126,44 @@ class UsageBook:
             self._points[number] = points[::2] if len(points) > MOST else points
 
     def _do_round(self) -> None:
-        begin = time.thread_time()
+        begin = time.monotonic()
         try:
             with self._lock:
-                waiting = dict(self._points)
-            for number, points in waiting.items():
-                if not self._send(number, points):
+                waiting = [number for number, points in self._points.items() if points]
+            for number in waiting:
+                if self._over.is_set() or not self._at_leisure(partial(self._send_one, number)):
                     break
-                with self._lock:
-                    now = self._points.get(number, ())
-                    if now[: len(points)] == points:  # else it was thinned out meanwhile
-                        self._points[number] = now[len(points) :]
-            with self._lock:
-                if not self._closed:
-                    self._write()
+            self._at_leisure(self._save_all)
         finally:
-            spent = time.thread_time() - begin
             with self._lock:
-                self._next = time.monotonic() + max(ROUND, spent / SHARE)
+                self._next = max(time.monotonic(), begin + ROUND)
                 self._round = None
+
+    def _at_leisure(self, work: Callable[[], bool]) -> bool:
+        """Do a piece of work, and rest so long that all of them take no more than their share."""
+        begin = time.thread_time()
+        done = work()
+        self._over.wait((time.thread_time() - begin) / SHARE)
+        return done
+
+    def _send_one(self, number: int) -> bool:
+        with self._lock:
+            points = self._points.get(number, ())
+        if not points:
+            return True  # the job has ended meanwhile, and has taken them with it
+        if not self._send(number, points):
+            return False
+        with self._lock:
+            now = self._points.get(number, ())
+            if now[: len(points)] == points:  # else it was thinned out meanwhile
+                self._points[number] = now[len(points) :]
+        return True
+
+    def _save_all(self) -> bool:
+        with self._lock:
+            if not self._closed:
+                self._write()
+        return True
 
     def _write(self) -> None:
         meters = {number: job.meter for number, job in self._running.items() if job.meter}
