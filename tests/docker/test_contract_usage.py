@@ -113,7 +113,7 @@ def test_files_and_engine_agree(
         assert sample.pids is not None
         assert sample.pids >= 3
         assert not sample.received  # it has no network
-    assert asked.cpu >= direct.cpu > 0
+    assert asked.cpu > direct.cpu - 0.001 > 0
     assert abs(asked.memory - direct.memory) < 5 * MB
     assert asked.pids == direct.pids
 
