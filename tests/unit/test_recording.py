@@ -769,7 +769,7 @@ def test_used_while_the_store_is_away(bench, impatient):
         ledger=Ledger.read(bench.folder / "sweep.json"),
         tracker=bench.tracker,
     )
-    recorder.join()
+    recorder.join(())
     (job,) = bench.sweep_folder.jobs().values()
     recorder.settle(job, COMPLETED)
     end = bench.tracker.ends["run-0"]
@@ -793,7 +793,7 @@ def test_used_when_the_sweep_is_handed_over(bench):
         ledger=Ledger.read(bench.folder / "sweep.json"),
         tracker=bench.tracker,
     )
-    bench.recorder.join()
+    bench.recorder.join(())
     bench.recorder.batch([bench.saved])
     bench.recorder.started(bench.runnable, bench.spec, "c0")
     sample = Sample(STARTED + 40, 2.0, 1_000_000)
