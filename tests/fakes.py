@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
@@ -27,6 +27,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     Image,
     Limits,
     Mount,
+    Sample,
     Show,
 )
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError, TrackingError
@@ -43,6 +44,7 @@ from hydra_plugins.hydra_docker_launcher._tracking import (
     StoreAccess,
     SweepRun,
 )
+from hydra_plugins.hydra_docker_launcher._usage import Point
 from hydra_plugins.hydra_docker_launcher.config import _open_schema
 
 GIB = 1024**3
@@ -84,6 +86,8 @@ class Play:
     left: Mapping[str, bytes | str | None] = field(default_factory=dict)
     #: The engine cannot say what it has left.
     diff_error: str | None = None
+    #: What it uses at each moment that it is measured; the last one for all that follow.
+    uses: tuple[Sample, ...] = ()
 
 
 class FakeContainer:
@@ -94,6 +98,7 @@ class FakeContainer:
         self.over = False
         self.removed = False
         self.exit_code = play.exit_code
+        self.measured = 0
         self.restarts = play.restarts
         self.outages = play.outages
         self.end = threading.Event()
@@ -342,6 +347,14 @@ class FakeEngine:
             finished_at="2026-11-22T10:01:00Z",
         )
 
+    def measure(self, container: str, spec: ContainerSpec) -> Sample | None:
+        found = self.made[container]
+        uses = found.play.uses
+        with self._changed:
+            found.measured += 1
+            self._changed.notify_all()
+        return uses[min(found.measured, len(uses)) - 1] if uses and not found.over else None
+
     def stop(self, container: str, grace: float) -> None:
         found = self.made[container]
         with self._changed:
@@ -458,6 +471,8 @@ class FakeTracker:
     #: The runs that are there, and those that have ended.
     jobs: dict[str, JobRun] = field(default_factory=dict)
     ends: dict[str | None, JobRunEnd] = field(default_factory=dict)
+    #: What was measured of the jobs that run, by their runs.
+    series: dict[str | None, tuple[Point, ...]] = field(default_factory=dict)
     #: What has become of the parent run, in order.
     statuses: list[str] = field(default_factory=list)
 
@@ -500,6 +515,10 @@ class FakeTracker:
 
     def job_environment(self, run_id: str | None) -> tuple[tuple[str, str], ...]:
         return () if run_id is None else (("MLFLOW_RUN_ID", run_id),)
+
+    def log_series(self, run_id: str | None, points: Sequence[Point]) -> None:
+        self._may("log_series")
+        self.series[run_id] = (*self.series.get(run_id, ()), *points)
 
     def close_job(self, run_id: str | None, end: JobRunEnd) -> None:
         self._may("close_job")

@@ -150,6 +150,7 @@ class Attached:
             fail_fast=sweep.fail_fast,
             on_interrupt="detach" if self._background else sweep.on_interrupt,
             stop=stop,
+            system_metrics=sweep.system_metrics,
         )
 
     def _recorded(self, job: SavedJob) -> Outcome | None:

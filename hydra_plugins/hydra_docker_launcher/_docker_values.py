@@ -21,6 +21,7 @@ from ._engine import (
     Grant,
     Host,
     Image,
+    Sample,
     Use,
 )
 from ._errors import ImageError
@@ -320,6 +321,42 @@ def state(found: Mapping[str, Any], events: Events, *, unseen: bool) -> Containe
         finished_at=found["FinishedAt"],
         unseen=unseen,
     )
+
+
+def sample(stats: Mapping[str, Any], now: float) -> Sample | None:
+    """Return what a container uses, by the engine's statistics; None where it does not run."""
+    memory = stats.get("memory_stats") or {}
+    if "usage" not in memory:
+        return None
+    # The name of version 1 of cgroups, and of version 2.
+    counted = memory.get("stats") or {}
+    cached = counted.get("total_inactive_file", counted.get("inactive_file", 0))
+    disk = (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive")
+    networks = stats.get("networks")
+    return Sample(
+        time=now,
+        cpu=stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9,
+        memory=max(0, memory["usage"] - cached),
+        pids=(stats.get("pids_stats") or {}).get("current"),
+        read=None if disk is None else _moved(disk, "read"),
+        written=None if disk is None else _moved(disk, "write"),
+        received=None if networks is None else _total(networks, "rx_bytes"),
+        sent=None if networks is None else _total(networks, "tx_bytes"),
+    )
+
+
+def _moved(entries: Iterable[Mapping[str, Any]], way: str) -> int:
+    return sum(entry["value"] for entry in entries if entry["op"].lower() == way)
+
+
+def _total(networks: Mapping[str, Mapping[str, int]], name: str) -> int:
+    return sum(network[name] for network in networks.values())
+
+
+def has_network(spec: ContainerSpec) -> bool:
+    """Tell whether a container has a network of its own."""
+    mode = spec.boundary.network_mode or ""
+    return mode != "host" and not mode.startswith("container:")
 
 
 def of_one_attempt(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

@@ -157,6 +157,40 @@ class ContainerState:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuSample:
+    """What is used of one GPU: ``memory`` in bytes, by the container; ``utilization`` in percent.
+
+    ``index`` is its number on the engine's machine. The utilization is the whole GPU's.
+    """
+
+    index: int
+    memory: int
+    memory_total: int
+    utilization: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a container uses at one moment. None: nobody tells.
+
+    ``time`` in seconds since the epoch, ``cpu`` in seconds that its processes have had together
+    since it was started, sizes in bytes. ``memory`` is without what is in there only as a copy of
+    files that were not used of late, as ``docker stats`` counts it. What was read, written (block
+    devices), received and sent (network) is counted since its start.
+    """
+
+    time: float
+    cpu: float
+    memory: int
+    pids: int | None = None
+    read: int | None = None
+    written: int | None = None
+    received: int | None = None
+    sent: int | None = None
+    gpus: tuple[GpuSample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A container as the engine lists it. ``created`` in seconds since the epoch."""
 
@@ -340,6 +374,12 @@ class Engine(Protocol):
 
     def state(self, container: str) -> ContainerState | None:
         """Return how a container stands, or None where the engine does not know it."""
+
+    def measure(self, container: str, spec: ContainerSpec) -> Sample | None:
+        """Return what a container uses now, None where it does not run.
+
+        Asked only once: raises ``EngineError`` at once. ``spec`` is what it was made from.
+        """
 
     def stop(self, container: str, grace: float) -> None:
         """Send SIGTERM and, ``grace`` seconds later, SIGKILL; no restart policy starts it again."""

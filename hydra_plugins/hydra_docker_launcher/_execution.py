@@ -234,6 +234,7 @@ class Execution:
             keep=pinned.options.keep,
             fail_fast=pinned.options.fail_fast,
             on_interrupt=pinned.options.on_interrupt,
+            system_metrics=pinned.options.system_metrics,
         )
         done |= {job.number: outcome for job, outcome in zip(jobs, outcomes, strict=True)}
         return [done[number] for number in numbers]

@@ -38,6 +38,7 @@ _LEFT_OUT = (
     "resume",
     "detach",
     "on_interrupt",
+    "system_metrics",
     "keep",
     "push",
     "commit",

@@ -65,6 +65,7 @@ from ._tracking import (
     StoreAccess,
     SweepRun,
 )
+from ._usage import Point
 
 T = TypeVar("T")
 
@@ -186,6 +187,15 @@ class MlflowTracker:
             return ()
         return (("MLFLOW_RUN_ID", run_id), ("MLFLOW_EXPERIMENT_ID", self._sweep.experiment_id))
 
+    def log_series(self, run_id: str | None, points: Sequence[Point]) -> None:
+        """Log points of metrics that are measured as a job runs. Called again, nothing twice."""
+        if run_id is None or not points:
+            return
+        client = self._sweep.client
+        self._insist(
+            "log system metrics", lambda: client.log_batch(run_id, metrics=_as_metrics(points))
+        )
+
     def close_job(self, run_id: str | None, end: JobRunEnd) -> None:
         """Log what the end of a job tells, then set the run's status: also if logging failed.
 
@@ -199,7 +209,7 @@ class MlflowTracker:
         pieces: dict[str, Callable[[], None]] = {
             "log its params": lambda: _log_params(client, run_id, end.params),
             "log its tags": lambda: _log_tags(client, run_id, end.tags),
-            "log its metrics": lambda: _log_metrics(client, run_id, end.metrics, end.ended_at),
+            "log its metrics": lambda: _log_metrics(client, run_id, end),
         }
         for name, path in end.files.items():
             pieces[f"log its file {name}"] = _file_logger(client, run_id, name, path)
@@ -698,14 +708,22 @@ def _log_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Non
     client.log_batch(run_id, tags=[RunTag(*tag) for tag in _as_kept(tags).items()])
 
 
-def _log_metrics(
-    client: MlflowClient, run_id: str, metrics: Mapping[str, float], ended_at: float | None
-) -> None:
-    """Log metrics at the time of the end; again, they are logged once.
+def _as_metrics(points: Sequence[Point]) -> list[Metric]:
+    """Return points as MLflow takes them, which keeps one of equal values at equal times."""
+    return [
+        Metric(key, float(value), int(point.time * 1000), point.step)
+        for point in points
+        for key, value in named(point.values).items()
+    ]
+
+
+def _log_metrics(client: MlflowClient, run_id: str, end: JobRunEnd) -> None:
+    """Log metrics at the time of the end, and the series; again, they are logged once.
 
     MLflow keeps one of equal values at equal times. Where the time is not known, those that are
     there from a call before this one are left out.
     """
+    metrics, ended_at = end.metrics, end.ended_at
     there = client.get_run(run_id).data.metrics if metrics and ended_at is None else {}
     time_ms = int((time.time() if ended_at is None else ended_at) * 1000)
     new = [
@@ -713,7 +731,7 @@ def _log_metrics(
         for key, value in named(metrics).items()
         if key not in there or not _is_newest(client, run_id, key, float(value))
     ]
-    client.log_batch(run_id, metrics=new)
+    client.log_batch(run_id, metrics=[*_as_metrics(end.series), *new])
 
 
 def _is_newest(client: MlflowClient, run_id: str, key: str, value: float) -> bool:

@@ -75,6 +75,7 @@ class SweepOptions:
     resume: bool = False
     detach: bool = False
     on_interrupt: str = "stop"
+    system_metrics: bool = True
 
 
 #: Options that must be the same for all jobs of a sweep.
@@ -219,6 +220,7 @@ def _sweep_options(read: Reader, environ: Mapping[str, str], folder: Path) -> Sw
         resume=read.flag("resume"),
         detach=read.flag("detach"),
         on_interrupt=read.choice("on_interrupt", ("stop", "detach")),
+        system_metrics=read.flag("system_metrics"),
     )
 
 

@@ -72,6 +72,11 @@ class SweepPaths:
         return self.jobs / f"{number}.json"
 
     @property
+    def usage(self) -> Path:
+        """What the jobs that run have used so far."""
+        return self.private / "usage.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the process that looks after the sweep."""
         return self.private / "lock"

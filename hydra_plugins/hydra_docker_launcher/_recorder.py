@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ._attempt import RunnableJob
-from ._engine import ContainerSpec, ContainerState
+from ._engine import ContainerSpec, ContainerState, Sample
 from ._outcome import Outcome
 
 
@@ -17,6 +17,12 @@ class Recorder(Protocol):
 
     def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
         """Write down which container runs the job."""
+
+    def sampled(self, job: RunnableJob, container: str, started: float, sample: Sample) -> None:
+        """Take in what a job's container uses at one moment. Called from one thread for all jobs.
+
+        ``started``: when the container was, in seconds since the epoch.
+        """
 
     def output(self, job: RunnableJob, text: str) -> None:
         """Show one line of the job's output."""

@@ -10,8 +10,9 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from . import _attempt, _job_files, _plan, _results, _stray, _take_up
-from ._engine import ContainerSpec, ContainerState
+from . import _attempt, _job_files, _plan, _results, _stray, _take_up, _usage
+from ._engine import ContainerSpec, ContainerState, Sample
+from ._errors import SweepError
 from ._harmless import harmless
 from ._job import Job
 from ._ledger import Ledger, write_json
@@ -22,6 +23,8 @@ from ._runs import KNOWN, Runs
 from ._saved import SavedJob, SavedRelay, SavedSweep
 from ._sweep_folder import SweepFolder
 from ._tracking import RunStatus, Tracker
+from ._usage import Reserved, Used
+from ._usage_book import SavedUsage, UsageBook
 
 log = logging.getLogger("hydra_docker_launcher")
 
@@ -47,6 +50,9 @@ class SweepRecorder:
         self._ledger = ledger
         self._show_output = show_output
         self._runs = Runs(tracker, sweep)
+        self._usage = UsageBook(self._runs.log_series, folder.save_usage)
+        self._reserved: list[Reserved] = []
+        self._unused_told = False
         self._jobs: dict[int, SavedJob] = {}
         self._specs: dict[int, ContainerSpec] = {}
         self._unsent: set[int] = set()
@@ -79,6 +85,12 @@ class SweepRecorder:
         self._note_run()
         for relay in relays:
             self._restore(relay)
+        try:
+            usage = self._folder.usage()
+        except SweepError as error:
+            log.warning("%s\nWhat jobs that run have used before is not known.", error)
+        else:
+            self._usage.restore(usage or SavedUsage())
 
     def batch(self, jobs: Sequence[SavedJob]) -> None:
         """Take in the jobs that run next."""
@@ -115,7 +127,8 @@ class SweepRecorder:
 
     def settle(self, job: SavedJob, outcome: Outcome) -> None:
         """Record the rest of an end that stands in the ledger already; forget the job then."""
-        self._jobs[job.number] = job
+        _, points = self._usage.end(job.number)
+        job = self._jobs[job.number] = replace(job, series=(*job.series, *points))
         self._send(job, outcome)
         self.settled(job.runnable)
 
@@ -132,15 +145,18 @@ class SweepRecorder:
         counts = {end: self._ends.count(end) for end in dict.fromkeys(self._ends)}
         self._ends.clear()
         if counts:
+            self._tell_unused()
             log.info(", ".join(f"{number} {end.value}" for end, number in counts.items()))
 
     def hand_over(self) -> None:
         """Leave the sweep as it stands to another process. Nothing is recorded from here on."""
         self._close_relays()
+        self._usage.close()
         self._folder.release()
 
     def finish(self) -> None:
         """Let go of the sweep; of one that is over and recorded no file of the launcher remains."""
+        self._usage.close()
         left = self._folder.numbers()
         if self._closed and not left:
             self._folder.forget_sweep()
@@ -198,6 +214,10 @@ class SweepRecorder:
             attempt=job.attempt,
             started=started or _now(),
         )
+        self._usage.open(job.number, container, job.attempt, spec)
+
+    def sampled(self, job: RunnableJob, container: str, started: float, sample: Sample) -> None:
+        self._usage.add(job.number, container, started, sample)
 
     def output(self, job: RunnableJob, text: str) -> None:
         """Show a line of the job's output, without what could play tricks on a terminal."""
@@ -221,7 +241,7 @@ class SweepRecorder:
             **row,
             "attempt": job.attempt,
             "container": container,
-            **_end(outcome),
+            **_end(outcome, self._usage.close_attempt(job.number)),
             **({"started": state.started_at, "ended": state.finished_at} if state else {}),
         }
         attempts = [*row.get("attempts", ()), _as_attempt(ended)]
@@ -243,13 +263,17 @@ class SweepRecorder:
         container: str | None,
         state: ContainerState | None,
     ) -> None:
-        saved = self._jobs[job.number]
+        used, series = self._usage.end(job.number)
+        saved = self._jobs[job.number] = replace(self._jobs[job.number], series=series)
         spec = self._specs.get(job.number, job.spec)
         self._ends.append(outcome.end)
         self._tell(saved.job, outcome)
         if outcome.stray is not None:
             self._tell_stray(saved.job, outcome.stray)
-        row = _end(outcome)
+        reserved = Reserved.of(spec.limits, used, outcome.memory_peak)
+        if reserved is not None and outcome.end is End.COMPLETED:
+            self._reserved.append(reserved)
+        row = _end(outcome, used)
         self._ledger.update(job.number, **({"container": container} if container else {}), **row)
         if container is not None:
             write_json(
@@ -314,6 +338,13 @@ class SweepRecorder:
                 outcome.not_json,
             )
 
+    def _tell_unused(self) -> None:
+        """Tell the user once of limits that are far above what the jobs have used."""
+        lines = _usage.advice(self._reserved)
+        if lines and not self._unused_told:
+            log.info("%s", "\n".join(lines))
+            self._unused_told = True
+
     def _tell_stray(self, job: Job, stray: Stray) -> None:
         with self._lock:
             warning = _stray.report(job.title, stray, first=not self._stray_told)
@@ -362,7 +393,7 @@ class SweepRecorder:
         self._addresses.clear()
 
 
-def _end(outcome: Outcome) -> dict[str, Any]:
+def _end(outcome: Outcome, used: Used | None) -> dict[str, Any]:
     """Return what the ledger says of an end. ``memory_peak`` in bytes."""
     known = {
         "advice": outcome.advice,
@@ -375,6 +406,7 @@ def _end(outcome: Outcome) -> dict[str, Any]:
         "exit_code": outcome.exit_code,
         **{name: value for name, value in known.items() if value is not None},
         "ended": _now(),
+        **({"used": used.as_json()} if used else {}),
         **({"stray": outcome.stray.as_json()} if outcome.stray else {}),
     }
 
@@ -382,7 +414,7 @@ def _end(outcome: Outcome) -> dict[str, Any]:
 def _as_attempt(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is kept of an attempt, when another one follows it."""
     names = ("attempt", "outcome", "cause", "exit_code", "container", "started", "ended")
-    known = {name: row[name] for name in KNOWN if name in row}
+    known = {name: row[name] for name in (*KNOWN, "used") if name in row}
     return {**{name: row.get(name) for name in names}, **known}
 
 

@@ -17,6 +17,7 @@ from ._engine import ContainerSpec, Engine
 from ._interrupt import Detached, held_back
 from ._outcome import End, Outcome
 from ._recorder import Recorder
+from ._sampling import Sampler
 from ._watching import FINAL_POLICIES, Watch
 
 __all__ = ["FINAL_POLICIES", "Recorder", "RunnableJob", "run_jobs"]
@@ -37,6 +38,7 @@ def run_jobs(
     fail_fast: bool,
     on_interrupt: str = "stop",
     stop: str | None = None,
+    system_metrics: bool = True,
 ) -> list[Outcome]:
     """Run every job to its end; return the outcomes in the order of ``jobs``.
 
@@ -44,9 +46,15 @@ def run_jobs(
     Ctrl-C all containers are stopped (at once, if it comes twice) and recorded before
     ``KeyboardInterrupt`` goes on. With ``on_interrupt`` "detach" (instead of "stop") they run on,
     their ends are not recorded, and ``Detached`` is raised. With ``stop``, a reason, nothing is
-    started, and what runs is stopped.
+    started, and what runs is stopped. With ``system_metrics``, containers are measured.
     """
-    return _Scheduler(engine, capacity, recorder, keep, fail_fast, on_interrupt).run(jobs, stop)
+    sampler = Sampler(engine, recorder.sampled) if system_metrics else None
+    scheduler = _Scheduler(engine, capacity, recorder, keep, fail_fast, on_interrupt, sampler)
+    try:
+        return scheduler.run(jobs, stop)
+    finally:
+        if sampler is not None:
+            sampler.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,7 @@ class _Scheduler:
         keep: str,
         fail_fast: bool,
         on_interrupt: str,
+        sampler: Sampler | None,
     ) -> None:
         self._engine = engine
         self._capacity = capacity
@@ -83,6 +92,7 @@ class _Scheduler:
         self._keep = keep
         self._fail_fast = fail_fast
         self._on_interrupt = on_interrupt
+        self._sampler = sampler
         #: Only wakes the scheduler, which then looks for itself.
         self._events: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._places: dict[int, int] = {}
@@ -145,6 +155,7 @@ class _Scheduler:
                 self._keep,
                 wake=lambda: self._events.put(None),
                 remains=turn.remains,
+                sampler=self._sampler,
             )
             self._running[job.number] = watch
             watch.start()

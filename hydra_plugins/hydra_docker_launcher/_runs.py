@@ -10,17 +10,18 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from . import _compose, _plan, _results
+from . import _compose, _plan, _results, _usage
 from ._engine import ContainerSpec
 from ._errors import TrackingError
 from ._options import LABEL_PREFIX
 from ._outcome import Outcome
 from ._saved import SavedJob, SavedSweep
 from ._tracking import OUTCOME_TAG, JobRun, JobRunEnd, RunStatus, StoreAccess, Tracker
+from ._usage import Point
 
 log = logging.getLogger("hydra_docker_launcher")
 
@@ -45,6 +46,8 @@ class Runs:
         #: Since when the store does not answer (``time.monotonic``).
         self._down_since: float | None = None
         self._told = False
+        #: The store takes no system metrics.
+        self._no_series = False
         self._lock = threading.Lock()
 
     @property
@@ -147,6 +150,22 @@ class Runs:
         self._down_since = None
         return True
 
+    def log_series(self, number: int, points: Sequence[Point]) -> bool:
+        """Log what was measured as a job runs; tell whether that is done, or will never be."""
+        if self._no_series or not self._sweep.mlflow.enabled:
+            return True
+        if number not in self._ids or (self._down_since is not None and not self.answers()):
+            return False
+        try:
+            self._join()
+            self._tracker.log_series(self._ids[number], points)
+        except TrackingError as error:
+            self._no_series = self._no_series or not error.transient
+            self._failed(error)
+            return self._no_series
+        self._down_since = None
+        return True
+
     def reopen(self) -> None:
         """Set the parent run running again: a sweeper has sent another batch."""
         try:
@@ -228,10 +247,14 @@ def _job_run_end(job: SavedJob, row: Mapping[str, Any], outcome: Outcome) -> Job
     return JobRunEnd(
         status=outcome.end.run_status,
         params=_compose.flatten(job.job.plain),
-        metrics=_metrics(outcome),
+        metrics={
+            **_usage.metrics(row.get("used") or {}, row.get("memory_peak")),
+            **_metrics(outcome),
+        },
         tags={name: str(value) for name, value in tags.items() if value is not None},
         files={"container.log": paths.log} if _results.has_log(paths) else {},
         ended_at=_seconds(row.get("ended")),
+        series=job.series,
     )
 
 

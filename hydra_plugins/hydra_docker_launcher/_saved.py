@@ -17,6 +17,7 @@ from ._job import Job
 from ._options import Mlflow
 from ._running import RunnableJob
 from ._tracking import JobRun, SweepRun
+from ._usage import Point
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class SavedSweep:
     #: The parent run; None where nothing is tracked.
     run_id: str | None = None
     relays: tuple[SavedRelay, ...] = ()
+    system_metrics: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ class SavedJob:
     ``content`` is what its worker reads; ``owner`` the ``uid:gid`` that its files are for;
     ``secrets`` the files of its folder of secrets. ``run`` lacks the artifacts that all runs of the
     sweep have. ``options`` are those that are not as the first job's, ``data`` what its volumes
-    hold, as plain values.
+    hold, as plain values. ``series`` is what was measured as it ran, of a job that has ended, and
+    is not logged.
     """
 
     job: Job
@@ -90,6 +93,7 @@ class SavedJob:
     secrets: tuple[tuple[str, bytes], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     data: tuple[Mapping[str, Any], ...] = ()
+    series: tuple[Point, ...] = ()
 
     @property
     def number(self) -> int:

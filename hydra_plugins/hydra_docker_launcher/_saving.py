@@ -48,6 +48,7 @@ def saved_sweep(record: Record, tracking_uri: str | None) -> SavedSweep:
                 _provenance.FILE: _provenance.text(record.sweep_document()),
             },
         ),
+        system_metrics=options.system_metrics,
         relays=() if relay is None else (SavedRelay(*relay.address, *relay.target),),
     )
 

@@ -6,6 +6,7 @@ what is read from them decides what is started. They are gone when the sweep is 
 ```
 .docker/
   sweep.json    the sweep (``SavedSweep``)
+  usage.json    what its jobs that run have used so far (``SavedUsage``)
   jobs/3.json   a job that is not over, or whose end could not be recorded yet (``SavedJob``)
   lock          held by the process that looks after the sweep
   launching     held by a process that may still add jobs to it
@@ -29,6 +30,7 @@ from ._errors import SweepError
 from ._ledger import write_json
 from ._paths import SweepPaths
 from ._saved import SavedJob, SavedSweep
+from ._usage_book import SavedUsage
 
 FORMAT = 1
 Value = TypeVar("Value")
@@ -59,6 +61,13 @@ class SweepFolder:
 
     def save_job(self, job: SavedJob) -> None:
         save_job(self._paths, job)
+
+    def save_usage(self, usage: SavedUsage) -> None:
+        _write(self._paths.usage, usage)
+
+    def usage(self) -> SavedUsage | None:
+        """Return what jobs that run have used so far, None where nobody has saved that."""
+        return _read(SavedUsage, self._paths.usage) if self._paths.usage.exists() else None
 
     def jobs(self) -> dict[int, SavedJob]:
         """Return the jobs that are not over or not recorded, by their numbers, in order."""
@@ -106,6 +115,7 @@ class SweepFolder:
         with suppress(OSError):
             self._paths.jobs.rmdir()
         if not self._paths.jobs.exists() and not self._paths.sweep.exists():
+            self._paths.usage.unlink(missing_ok=True)
             self._paths.launching.unlink(missing_ok=True)
             self._paths.lock.unlink(missing_ok=True)
             with suppress(OSError):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from ._options import LABEL_PREFIX
+from ._usage import Point
 
 #: The tag of a child run that holds the number of its job.
 JOB_TAG = f"{LABEL_PREFIX}job"
@@ -78,6 +79,8 @@ class JobRunEnd:
     files: Mapping[str, Path] = field(default_factory=dict)
     #: When it ended, in seconds since the epoch; None: now. The time of the metrics as well.
     ended_at: float | None = None
+    #: What is left to be logged of what was measured as it ran.
+    series: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,9 @@ class Tracker(Protocol):
     def job_environment(self, run_id: str | None) -> tuple[tuple[str, str], ...]:
         """Return the environment variables that lead a job's own logging into its run."""
 
+    def log_series(self, run_id: str | None, points: Sequence[Point]) -> None:
+        """Log points of metrics that are measured as a job runs. Called again, nothing twice."""
+
     def close_job(self, run_id: str | None, end: JobRunEnd) -> None:
         """Log what the end of a job tells, and give its run the final status.
 
@@ -195,6 +201,9 @@ class NoTracker:
 
     def job_environment(self, run_id: str | None) -> tuple[tuple[str, str], ...]:
         return ()
+
+    def log_series(self, run_id: str | None, points: Sequence[Point]) -> None:
+        return None
 
     def close_job(self, run_id: str | None, end: JobRunEnd) -> None:
         return None

@@ -23,6 +23,7 @@ from ._errors import (
 from ._evidence import is_final
 from ._outcome import End, Outcome
 from ._recorder import Recorder
+from ._sampling import Sampler
 from ._symptoms import LAST_LINES
 
 log = logging.getLogger("hydra_docker_launcher")
@@ -44,7 +45,8 @@ class Watch:
 
     ``spec`` is the attempt's; ``wake`` is called when there is something for the scheduler: the
     attempt is over or released, or has a deadline (in ``time.monotonic``'s seconds).
-    ``remains`` is a container of an earlier attempt that could not be removed so far.
+    ``remains`` is a container of an earlier attempt that could not be removed so far. ``sampler``
+    measures the container as long as it runs.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Watch:
         keep: str,
         wake: Callable[[], None],
         remains: str | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self.job = job
         self.deadline: float | None = None
@@ -72,6 +75,7 @@ class Watch:
         self._recorder = recorder
         self._keep = keep
         self._wake = wake
+        self._sampler = sampler
         self._container: str | None = None
         self._log: ContainerLog | None = None
         self._started = False
@@ -157,6 +161,8 @@ class Watch:
             state = self._to_its_end()
         except Exception as error:  # noqa: BLE001  (nothing of a job may be lost with its thread)
             trouble = error
+        if self._sampler is not None:
+            self._sampler.remove(self.job.number)
         with self._lock:
             self._settled = not self.released
         if not self._settled:
@@ -253,6 +259,7 @@ class Watch:
                 self._could_not_start(str(error), error)
                 return None
         self._goes_on(container)
+        self._measure(container)
         self._begin_time()
         return container
 
@@ -264,6 +271,7 @@ class Watch:
             self._log = ContainerLog.taken_up(self.job.paths.log, self.job.attempt)
         self._recorder.started(self.job, self._spec, container)
         self._goes_on(container)
+        self._measure(container)
         if self._runs(container) is not False:
             self._begin_time()
         return container
@@ -283,6 +291,10 @@ class Watch:
             called_off = self._stopped_by
         if called_off:  # while it was being started; to stop it then was too early
             self._stop_later(container, self._spec.stop_grace_period)
+
+    def _measure(self, container: str) -> None:
+        if self._sampler is not None:
+            self._sampler.add(self.job, container, self._spec, self.job.started_at)
 
     def _begin_time(self) -> None:
         if self.job.timeout is None:

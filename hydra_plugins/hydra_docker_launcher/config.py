@@ -284,6 +284,10 @@ class DockerLauncherConf:
     # For stray=collect: the most that is copied of one job. Files that would be beyond are left.
     stray_limit: str = "1g"
 
+    # true: what each job really uses of CPUs, memory, processes, disk, network and GPUs is measured
+    # from outside its container, and recorded: in sweep.json, and as system metrics in MLflow.
+    system_metrics: bool = True
+
     mlflow: MlflowConf = field(default_factory=MlflowConf)
 
 

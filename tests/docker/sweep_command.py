@@ -81,6 +81,12 @@ class Finished:
         return JobOnDisk(Path(row["output_dir"]), row)
 
 
+def own_metrics(run: Any) -> dict[str, float]:
+    """Return the metrics of an MLflow run, but for what was measured of its container."""
+    metrics = run.data.metrics.items()
+    return {name: value for name, value in metrics if not name.startswith("system/")}
+
+
 class Repository:
     """A git repository with an app, and the commands that are run in it.
 

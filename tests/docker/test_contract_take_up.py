@@ -22,6 +22,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     ContainerSpec,
     ContainerState,
     Limits,
+    Sample,
 )
 from hydra_plugins.hydra_docker_launcher._interrupt import Detached
 from hydra_plugins.hydra_docker_launcher._outcome import Outcome
@@ -59,6 +60,9 @@ class Recorder:
 
     def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
         self.container = container
+
+    def sampled(self, job: RunnableJob, container: str, started: float, sample: Sample) -> None:
+        """What it uses is of no concern here."""
 
     def output(self, job: RunnableJob, text: str) -> None:
         self.lines += 1

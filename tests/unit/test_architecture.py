@@ -30,6 +30,8 @@ ORDER = (
     "_options",
     # the two seams, as protocols
     "_engine",
+    "_usage",
+    "_usage_book",
     "_tracking",
     # source: a revision becomes a commit
     "_changes",
@@ -88,6 +90,7 @@ ORDER = (
     "_stray",
     "_attempt",
     "_recorder",
+    "_sampling",
     "_container_log",
     "_watching",
     "_running",
@@ -114,6 +117,8 @@ ORDER = (
     "_attach",
     "_sweep",
     "_refusal",
+    "_cgroup",
+    "_nvidia",
     "_docker_values",
     "_patience",
     "_buildkit",
@@ -205,6 +210,7 @@ def test_plan_is_pure():
         "_capacity",
         "_units",
         "_harmless",
+        "_usage",
         "_private",
         "_provenance",
         "_stray_rules",

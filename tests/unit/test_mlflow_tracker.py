@@ -34,6 +34,7 @@ from hydra_plugins.hydra_docker_launcher._tracking import (
     SweepRun,
     Tracker,
 )
+from hydra_plugins.hydra_docker_launcher._usage import Point
 
 SWEEP = SweepRun(
     experiment="train",
@@ -275,6 +276,26 @@ def test_end_of_a_job(tracker: MlflowTracker, client: MlflowClient, tmp_path: Pa
     assert set(run.data.metrics) == {"seconds", "nan", "inf"}
     assert run.data.tags["hydra.docker.exit_code"] == "137"
     assert texts(run) == {"container.log": "log", "image/packages.txt": "mlflow"}
+
+
+def test_series(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """Points are logged as the job runs; what is sent again with its end is there once."""
+    tracker.open_sweep(SWEEP)
+    run_id = tracker.open_job(JobRun("job"))
+    points = tuple(Point(1000.5 + n, n, {"system/pids": n % 2, "system/mb": 5.0}) for n in range(4))
+    tracker.log_series(run_id, points[:2])
+    tracker.log_series(run_id, points[1:3])
+    tracker.log_series(run_id, ())
+    tracker.log_series(None, points)
+
+    metrics = {"loss": 0.5, "system/used/pids_peak": 1.0}
+    end = JobRunEnd(RunStatus.FINISHED, metrics=metrics, series=points[2:])
+    run = close_and_get(tracker, client, end, run_id)
+
+    history = client.get_metric_history(run_id, "system/pids")
+    found = [(metric.step, metric.timestamp, metric.value) for metric in history]
+    assert found == [(n, 1000500 + 1000 * n, n % 2) for n in range(4)]
+    assert run.data.metrics == {**metrics, "system/pids": 1.0, "system/mb": 5.0}
 
 
 def test_the_host_has_the_last_word(tracker: MlflowTracker, client: MlflowClient) -> None:

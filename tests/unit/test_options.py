@@ -60,6 +60,7 @@ EVERY: dict[str, Any] = {
     "resume": True,
     "detach": True,
     "on_interrupt": "detach",
+    "system_metrics": False,
     "commit": "v1.2",
     "dirty": "ignore",
     "snapshot_limit": "1g",
@@ -205,6 +206,7 @@ def test_every_option(tmp_path):
             resume=True,
             detach=True,
             on_interrupt="detach",
+            system_metrics=False,
             commit="v1.2",
             dirty="ignore",
             snapshot_limit=1024 * MIB,
@@ -724,6 +726,7 @@ def test_sweep_wide():
         "resume",
         "detach",
         "on_interrupt",
+        "system_metrics",
     )
 
 

@@ -23,6 +23,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     Image,
     Limits,
     Mount,
+    Sample,
 )
 from hydra_plugins.hydra_docker_launcher._errors import DockerLauncherError, TrackingError
 from hydra_plugins.hydra_docker_launcher._ledger import Ledger
@@ -187,6 +188,13 @@ class Bench:
 def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(_recording, "_now", lambda: NOW)
     return Bench(tmp_path)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Nobody waits for a store."""
+    monkeypatch.setattr(_runs, "PATIENCE", 0.0)
+    monkeypatch.setattr(_runs, "PAUSE", 0.0)
 
 
 COMPLETED = Outcome(End.COMPLETED, "completed", 0)
@@ -685,14 +693,136 @@ def test_next_batch(bench):
     assert bench.tracker.statuses == ["RUNNING", "FINISHED", "RUNNING"]
 
 
+# ---- what jobs use -------------------------------------------------------------------------------
+
+STARTED = datetime.fromisoformat(NOW).timestamp()
+USED = {
+    "cpus": {"mean": 0.1, "peak": 0.1},
+    "memory": {"mean": 5000000, "peak": 5000000},
+    "seconds": 20.0,
+}
+
+
+def measured(bench, container="c0", cpu=2.0):
+    """Have a job measured, 20 seconds after its container was started."""
+    bench.recorder.started(bench.runnable, bench.spec, container)
+    sample = Sample(STARTED + 20, cpu, 5_000_000)
+    bench.recorder.sampled(bench.runnable, container, STARTED, sample)
+
+
+def test_used(bench):
+    """What a job has used stands in its row, and in its run as system metrics: series and peaks."""
+    bench.start()
+    measured(bench)
+    end = bench.end(replace(COMPLETED, value=0.5, memory_peak=6_000_000))
+    assert bench.ledger["jobs"][0]["used"] == USED
+    assert end.metrics == {
+        "return_value": 0.5,
+        "system/used/cpus_mean": 0.1,
+        "system/used/cpus_peak": 0.1,
+        "system/used/memory_mean_megabytes": 5.0,
+        "system/used/memory_peak_megabytes": 6.0,  # by the kernel, which no sample misses
+    }
+    (point,) = end.series
+    assert (point.time, point.values["system/system_memory_usage_megabytes"]) == (STARTED + 20, 5)
+
+
+def test_used_by_an_attempt(bench):
+    """Each attempt has what it has used; the series of all of them is the run's."""
+    bench.start()
+    measured(bench)
+    bench.recorder.attempted(bench.runnable, ERROR, "c0", STATE, 0.0)
+    bench.runnable = replace(bench.runnable, attempt=2)
+    measured(bench, "c1", cpu=4.0)
+    end = bench.end(COMPLETED, "c1")
+    row = bench.ledger["jobs"][0]
+    assert row["attempts"][0]["used"] == USED
+    assert row["used"]["cpus"] == {"mean": 0.2, "peak": 0.2}
+    assert [point.step for point in end.series] == [0, 1000]
+
+
+def test_job_that_was_not_measured(bench):
+    """It has no such words: nobody takes them for zero."""
+    bench.start()
+    bench.recorder.started(bench.runnable, bench.spec, "c0")
+    end = bench.end(COMPLETED)
+    assert "used" not in bench.ledger["jobs"][0]
+    assert (end.metrics, end.series) == ({}, ())
+
+
+def test_used_while_the_store_is_away(bench, impatient):
+    """Peaks and series are kept with the job, and sent by whoever sends its end."""
+    bench.start()
+    measured(bench)
+    bench.tracker.down = True
+    bench.end(COMPLETED)
+    bench.runnable.paths.result.write_text(json.dumps({"outcome": "completed"}))
+    bench.recorder.settled(bench.runnable)
+    bench.recorder.close(RunStatus.FINISHED)
+    bench.recorder.finish()
+
+    bench.tracker.down = False
+    bench.sweep_folder = _sweep_folder.take(SweepPaths(bench.folder))
+    recorder = SweepRecorder(
+        bench.sweep_folder.sweep(),
+        folder=bench.sweep_folder,
+        ledger=Ledger.read(bench.folder / "sweep.json"),
+        tracker=bench.tracker,
+    )
+    recorder.join(())
+    (job,) = bench.sweep_folder.jobs().values()
+    recorder.settle(job, COMPLETED)
+    end = bench.tracker.ends["run-0"]
+    assert end.metrics["system/used/cpus_mean"] == 0.1
+    assert len(end.series) == 1
+    recorder.close(RunStatus.FINISHED)
+    recorder.finish()
+    assert not (bench.folder / ".docker").exists()
+
+
+def test_used_when_the_sweep_is_handed_over(bench):
+    """Another process goes on measuring a job that runs, and knows its peak of before."""
+    bench.start()
+    measured(bench)
+    bench.recorder.hand_over()
+
+    bench.sweep_folder = _sweep_folder.take(SweepPaths(bench.folder))
+    bench.recorder = SweepRecorder(
+        bench.sweep_folder.sweep(),
+        folder=bench.sweep_folder,
+        ledger=Ledger.read(bench.folder / "sweep.json"),
+        tracker=bench.tracker,
+    )
+    bench.recorder.join(())
+    bench.recorder.batch([bench.saved])
+    bench.recorder.started(bench.runnable, bench.spec, "c0")
+    sample = Sample(STARTED + 40, 2.0, 1_000_000)
+    bench.recorder.sampled(bench.runnable, "c0", STARTED, sample)
+    end = bench.end(COMPLETED)
+    assert bench.ledger["jobs"][0]["used"]["memory"] == {"mean": 4000000, "peak": 5000000}
+    assert [point.step for point in end.series] == [0, 1]
+
+
+def test_reserved_too_much(bench, caplog):
+    """The user is told once of limits that are far above what completed jobs have used."""
+    caplog.set_level("INFO")
+    bench.start()
+    for outcome in (COMPLETED, ERROR, COMPLETED):
+        measured(bench)
+        bench.end(outcome)
+    caplog.clear()
+    bench.recorder.close(RunStatus.FINISHED)
+    bench.recorder.close(RunStatus.FINISHED)
+    assert caplog.messages == [
+        (
+            "2 jobs used far less than their memory: peak 4.8m of 1g (hydra.launcher.mem_limit)\n"
+            "2 jobs used far less than their CPUs: peak 0.1 of 1.5 (hydra.launcher.cpus)"
+        ),
+        "2 completed, 1 error",
+    ]
+
+
 # ---- a store that fails --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Nobody waits for a store."""
-    monkeypatch.setattr(_runs, "PATIENCE", 0.0)
-    monkeypatch.setattr(_runs, "PAUSE", 0.0)
 
 
 def test_store_that_is_away_before_a_job(bench, caplog, impatient):

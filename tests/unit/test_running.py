@@ -16,7 +16,13 @@ from fakes import GIB, HOST, PATIENCE, FakeEngine, Play
 
 from hydra_plugins.hydra_docker_launcher import _attempt, _running, _watching
 from hydra_plugins.hydra_docker_launcher._capacity import Capacity
-from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits, Mount
+from hydra_plugins.hydra_docker_launcher._engine import (
+    Boundary,
+    ContainerSpec,
+    Limits,
+    Mount,
+    Sample,
+)
 from hydra_plugins.hydra_docker_launcher._errors import (
     DockerLauncherError,
     EngineError,
@@ -58,6 +64,7 @@ class Notes:
 
     broken: dict[str, Exception] = field(default_factory=dict)
     lines: list[tuple[int, str]] = field(default_factory=list)
+    samples: list[tuple[object, ...]] = field(default_factory=list)
     ends: dict[int, tuple[Outcome, str | None]] = field(default_factory=dict)
     attempts: list[tuple[object, ...]] = field(default_factory=list)
     order: list[tuple[str, int]] = field(default_factory=list)
@@ -71,6 +78,10 @@ class Notes:
 
     def started(self, job, spec, container):
         self._note("started", job)
+
+    def sampled(self, job, container, started, sample):
+        self.samples.append((job.number, container, sample))
+        self._note("sampled", job)
 
     def output(self, job, text):
         self.lines.append((job.number, text))
@@ -1385,3 +1396,43 @@ def test_detach_in_an_error_of_the_launcher(sweep):
     with pytest.raises(RuntimeError, match="a bug"):
         sweep.run(sweep.job(0), sweep.job(1), capacity=capacity, on_interrupt="detach")
     assert [end[0].end for end in sweep.notes.ends.values()] == [End.STOPPED, End.STOPPED]
+
+
+# ---- what jobs use -------------------------------------------------------------------------------
+
+SAMPLE = Sample(1000.0, 0.5, 7)
+
+
+def test_jobs_are_measured_while_they_run(sweep):
+    """From its start to its end, whoever has started it; nothing comes after its end."""
+    sweep.plays(_0=replace(WAITS, uses=(SAMPLE,)), _1=replace(WAITS, uses=(SAMPLE,)))
+    jobs = [sweep.job(0), sweep.running_job(1)]
+
+    def let_them_end():
+        sweep.engine.wait_for(lambda: {0, 1} <= {sample[0] for sample in sweep.notes.samples})
+        sweep.engine.release(0)
+        sweep.engine.release(1)
+
+    with meanwhile(let_them_end):
+        sweep.run(*jobs)
+
+    assert set(sweep.notes.samples) == {(0, "container-1", SAMPLE), (1, "found-1", SAMPLE)}
+    for number in (0, 1):
+        order = [event for event, of in sweep.notes.order if of == number]
+        assert order.index("started") < order.index("sampled")
+        assert "sampled" not in order[order.index("ended") :]
+
+
+def test_nothing_is_measured(sweep):
+    """system_metrics=false: the engine is not asked."""
+    sweep.plays(_0=replace(WAITS, uses=(SAMPLE,)))
+    sampler = [thread.name for thread in threading.enumerate()].count("sampler")
+
+    def look():
+        sweep.engine.wait_for(lambda: sweep.engine.running == {0})
+        assert [thread.name for thread in threading.enumerate()].count("sampler") == sampler
+        sweep.engine.release(0)
+
+    with meanwhile(look):
+        sweep.run(sweep.job(0), system_metrics=False)
+    assert sweep.engine.made["container-0"].measured == 0
