@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,11 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from . import _attempt, _job_files, _plan, _results, _stray, _take_up
+from . import _attempt, _job_files, _job_folder, _plan, _results, _stray, _take_up
 from ._engine import ContainerSpec, ContainerState
+from ._harmless import harmless
 from ._job import Job
-from ._ledger import Ledger, write_json
+from ._ledger import Ledger
 from ._outcome import End, Outcome, Stray
 from ._relay import Relay, reachable_url
 from ._running import RunnableJob
@@ -24,10 +24,6 @@ from ._sweep_folder import SweepFolder
 from ._tracking import RunStatus, Tracker
 
 log = logging.getLogger("hydra_docker_launcher")
-
-#: Everything that moves the cursor or worse; colours stay.
-_ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\].*?(\x07|\x1b\\)|[@-Z\\-_])?")
-_CONTROLS = dict.fromkeys((*range(9), *range(10, 27), *range(28, 32), 127))
 
 
 class SweepRecorder:
@@ -205,7 +201,7 @@ class SweepRecorder:
         if not self._show_output:
             return
         with self._lock:
-            sys.stdout.write(f"#{job.number} | {_harmless(text)}\n")
+            sys.stdout.write(f"#{job.number} | {harmless(text)}\n")
             sys.stdout.flush()
 
     def attempted(
@@ -231,7 +227,7 @@ class SweepRecorder:
             "%s %s: %s\nAttempt %d of %d in %g s.",
             job.title,
             outcome.end.value,
-            "\n".join(map(_harmless, outcome.cause.split("\n"))),
+            "\n".join(map(harmless, outcome.cause.split("\n"))),
             job.attempt + 1,
             _attempt.at_most(job, outcome),
             delay,
@@ -253,8 +249,8 @@ class SweepRecorder:
         row = _end(outcome)
         self._ledger.update(job.number, **({"container": container} if container else {}), **row)
         if container is not None:
-            write_json(
-                job.paths.container,
+            _job_folder.write_container(
+                job.paths,
                 {
                     "id": container,
                     "name": spec.name,
@@ -303,7 +299,7 @@ class SweepRecorder:
 
     def _tell(self, job: Job, outcome: Outcome) -> None:
         if outcome.end is not End.COMPLETED:
-            log.error("%s", "\n".join(map(_harmless, _results.describe(job, outcome).split("\n"))))
+            log.error("%s", "\n".join(map(harmless, _results.describe(job, outcome).split("\n"))))
             return
         if outcome.warning:
             log.warning("%s %s", job.title, outcome.warning)
@@ -361,11 +357,6 @@ class SweepRecorder:
             relay.close()
         self._relays.clear()
         self._addresses.clear()
-
-
-def _harmless(line: str) -> str:
-    """Return a line of a container's words without what could play tricks on a terminal."""
-    return _ESCAPES.sub("", line).translate(_CONTROLS)
 
 
 def _end(outcome: Outcome) -> dict[str, Any]:

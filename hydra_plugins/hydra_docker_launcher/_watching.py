@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from . import _attempt, _outcome, _stray
+from . import _attempt, _job_folder, _outcome, _stray
 from ._attempt import RunnableJob
 from ._container_log import ContainerLog
 from ._engine import ContainerSpec, ContainerState, Engine
@@ -359,7 +359,7 @@ class Watch:
                 self._container,
             )
             record_end(self._recorder, self.job, self.outcome, self._container, state)
-            self._remove_secrets()
+            _job_folder.remove_secrets(self.job.paths)
             self._clean_up()
             self._recorder.settled(self.job)
             return
@@ -369,8 +369,8 @@ class Watch:
         self.remains = self._container or self.remains
         with _told_of_failure(self.job, self.outcome):
             self._recorder.attempted(self.job, self.outcome, self._container, state, delay)
-        self._remove_secrets()
-        self._remove_job_file()
+        _job_folder.remove_secrets(self.job.paths)
+        _job_folder.remove_job_file(self.job.paths)
         self._remove_remains()
 
     def _clean_up(self) -> None:
@@ -382,23 +382,12 @@ class Watch:
         if self._container is not None and not kept:
             self._engine.remove(self._container)
         if self._container is None or not kept:
-            self._remove_job_file()
+            _job_folder.remove_job_file(self.job.paths)
 
     def _remove_remains(self) -> None:
         if self.remains is not None:
             self._engine.remove(self.remains)
             self.remains = None
-
-    def _remove_job_file(self) -> None:
-        self.job.paths.job.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
-            self.job.paths.secrets.rmdir()
-
-    def _remove_secrets(self) -> None:
-        """Remove the files; a container that is kept has the folder mounted still."""
-        folder = self.job.paths.secrets
-        for file in folder.iterdir() if folder.is_dir() else ():
-            file.unlink()
 
 
 def record_end(

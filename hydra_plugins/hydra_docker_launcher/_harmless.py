@@ -1,0 +1,37 @@
+"""Harmless: words of a container, without what could play tricks on a terminal or on a reader."""
+
+from __future__ import annotations
+
+import re
+
+#: Everything that moves the cursor or worse; colours stay.
+_ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\].*?(\x07|\x1b\\)|[@-Z\\-_])?")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+#: Control characters but for tab and escape, those of 8 bits too; what turns the direction of
+#: writing around; line ends that only some programs know; halves of characters.
+_CONTROLS = dict.fromkeys(
+    (
+        *range(9),
+        *range(10, 27),
+        *range(28, 32),
+        *range(127, 160),
+        0x061C,
+        *range(0x200E, 0x2010),
+        *range(0x2028, 0x202F),
+        *range(0x2066, 0x206A),
+        0xFEFF,
+        *range(0xFFF9, 0xFFFC),
+        *range(0xD800, 0xE000),
+    )
+)
+
+
+def harmless(line: str) -> str:
+    """Return a line for a terminal: colours stay."""
+    return _ESCAPES.sub("", line).translate(_CONTROLS)
+
+
+def plain(text: str) -> str:
+    """Return a text to write down: line ends and tabs are all that is left beside what is read."""
+    lines = _COLOURS.sub("", text).replace("\r\n", "\n").split("\n")
+    return "\n".join(harmless(line).replace("\x1b", "") for line in lines)
