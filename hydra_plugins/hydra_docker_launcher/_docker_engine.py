@@ -70,6 +70,7 @@ LOST = (
     struct.error,
     tarfile.ReadError,
 )
+LONGEST_LINE = 1024 * 1024  # bytes of a line of a container's output
 CHUNK = 64 * 1024  # bytes of an archive that are read at once
 NAMES = 8  # how many are tried for one container
 
@@ -488,6 +489,8 @@ class DockerEngine:
                 # A line over 16 KiB comes in pieces, each with a time of its own.
                 piece = chunk.partition(b" ")[2] if rest else chunk
                 *lines, rest = (rest + piece).split(b"\n")
+                if len(rest) >= LONGEST_LINE:  # it may have no end: what follows is another one
+                    lines, rest = [*lines, rest], b""
                 yield from (line for line in lines if values.is_later(line, since))
             if rest and not follow and values.is_later(rest, since):
                 yield rest

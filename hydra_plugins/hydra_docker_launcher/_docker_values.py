@@ -70,6 +70,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "runtime": boundary.runtime,
         "device_requests": _device_requests(spec),
         "restart_policy": {"Name": spec.restart.name, "MaximumRetryCount": spec.restart.retries},
+        "log_config": {"type": spec.logging.driver, "config": dict(spec.logging.options)},
         "mounts": [
             {
                 "Type": "volume" if mount.named else "bind",

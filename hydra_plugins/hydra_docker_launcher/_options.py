@@ -13,9 +13,9 @@ from . import _option_values as values
 from . import _paths
 from ._errors import OptionError
 from ._option_reader import Reader
-from ._option_values import Gpus, Restart, Ulimit, Volume
+from ._option_values import DEFAULT_LOGGING, Gpus, Logging, Restart, Ulimit, Volume
 from ._units import cpu_number, duration, size
-from .config import BuildConf, CloneConf, DockerLauncherConf, MlflowConf, RetriesConf
+from .config import BuildConf, CloneConf, DockerLauncherConf, LoggingConf, MlflowConf, RetriesConf
 
 LABEL_PREFIX = "hydra.docker."
 
@@ -128,6 +128,8 @@ class JobOptions:
     retries: Retries = NO_RETRIES
     stray: str = "warn"
     stray_limit: int = 1024**3
+    logging: Logging = DEFAULT_LOGGING
+    log_limit: int | None = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ def check_names(node: Mapping[str, Any]) -> None:
         ("build.", node.get("build") or {}, BuildConf),
         ("clone.", node.get("clone") or {}, CloneConf),
         ("retries.", node.get("retries") or {}, RetriesConf),
+        ("logging.", node.get("logging") or {}, LoggingConf),
         ("mlflow.", node.get("mlflow") or {}, MlflowConf),
     ):
         if not isinstance(part, Mapping):
@@ -284,7 +287,18 @@ def _job_options(read: Reader, environ: Mapping[str, str], folder: Path) -> JobO
         retries=_retries(Reader(read.mapping("retries"), "retries.")),
         stray=read.choice("stray", ("warn", "collect", "ignore", "error")),
         stray_limit=read.parsed("stray_limit", size),
+        logging=_logging(Reader(read.mapping("logging"), "logging.")),
+        log_limit=read.optional("log_limit", values.log_limit),
     )
+
+
+def _logging(read: Reader) -> Logging:
+    driver = read.parsed("driver", values.logging_driver)
+    options = read.mapping("options")
+    try:
+        return values.logging_options(driver, options)
+    except ValueError as error:
+        raise read.wrong("options", dict(options), str(error)) from None
 
 
 def _retries(read: Reader) -> Retries:

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from . import _attempt, _job_files, _job_folder, _plan, _results, _stray, _take_up
+from ._disk import DiskWatch
 from ._engine import ContainerSpec, ContainerState
 from ._harmless import harmless
 from ._job import Job
@@ -57,6 +58,7 @@ class SweepRecorder:
         self._lock = threading.Lock()
         #: The parent run has its status; all that is left to do is to forget the sweep.
         self._closed = False
+        self._disk = DiskWatch(sweep.folder)
 
     # ---- the sweep -------------------------------------------------------------------------------
 
@@ -79,6 +81,7 @@ class SweepRecorder:
 
     def batch(self, jobs: Sequence[SavedJob]) -> None:
         """Take in the jobs that run next."""
+        self._disk.start()
         data = [*self._ledger.head.get("data", ())]
         for item in (dict(item) for job in jobs for item in job.data):
             if item not in data:
@@ -121,6 +124,7 @@ class SweepRecorder:
 
         It is FINISHED only if the jobs of all batches have completed.
         """
+        self._disk.close()
         self._send_rest()
         if status is RunStatus.FINISHED and not self._all_completed():
             status = RunStatus.FAILED
@@ -134,6 +138,7 @@ class SweepRecorder:
     def hand_over(self) -> None:
         """Leave the sweep as it stands to another process. Nothing is recorded from here on."""
         self._close_relays()
+        self._disk.close()
         self._folder.release()
 
     def finish(self) -> None:

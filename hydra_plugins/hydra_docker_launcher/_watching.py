@@ -24,6 +24,7 @@ from ._evidence import is_final
 from ._outcome import End, Outcome
 from ._recorder import Recorder
 from ._symptoms import LAST_LINES
+from ._units import show_size
 
 log = logging.getLogger("hydra_docker_launcher")
 
@@ -233,10 +234,10 @@ class Watch:
         with self._lock:
             self._let_go()
             if job.attempt == 1:
-                self._log = ContainerLog.first(job.paths.log)
+                self._log = ContainerLog.first(job.paths.log, job.log_limit)
             else:
                 after = job.earlier[-1].value if job.earlier else "an earlier one"
-                self._log = ContainerLog.further(job.paths.log, job.attempt, after)
+                self._log = ContainerLog.further(job.paths.log, job.attempt, after, job.log_limit)
         self._remove_remains()  # never two containers in one output folder
         container = self._engine.create(spec)
         with self._lock:
@@ -261,7 +262,8 @@ class Watch:
         with self._lock:
             self._container = container
             self._started = True
-            self._log = ContainerLog.taken_up(self.job.paths.log, self.job.attempt)
+            job = self.job
+            self._log = ContainerLog.taken_up(job.paths.log, job.attempt, job.log_limit)
         self._recorder.started(self.job, self._spec, container)
         self._goes_on(container)
         if self._runs(container) is not False:
@@ -327,10 +329,18 @@ class Watch:
 
     def _take_line(self, line: bytes, file: ContainerLog) -> bool:
         """Write and show a line; tell whether it is new."""
+        was_full = file.full
         new = file.write(line)
         if self.released:
             raise _Released
-        if new:
+        if file.full and not was_full:
+            log.warning(
+                "%s: container.log has reached hydra.launcher.log_limit=%s. What it prints is left "
+                "out from here on, but for its last lines.",
+                self.job.title,
+                show_size(self.job.log_limit or 0),
+            )
+        if new and not file.full:
             self._recorder.output(self.job, line.partition(b" ")[2].decode("utf-8", "replace"))
         return new
 

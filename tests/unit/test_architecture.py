@@ -30,6 +30,7 @@ ORDER = (
     "_option_values",
     "_option_reader",
     "_options",
+    "_boundary",
     # the two seams, as protocols
     "_engine",
     "_tracking",
@@ -109,6 +110,7 @@ ORDER = (
     "_take_up",
     "_resume",
     "_runs",
+    "_disk",
     "_recording",
     "_background",
     # all stages, one after the other; then with the real engine and the real tracker
@@ -202,6 +204,8 @@ def test_plan_is_pure():
         "_private",
         "_provenance",
         "_stray_rules",
+        "_boundary",
+        "_harmless",
         "_gc_plan",
         "_gc_images",
     ):
