@@ -58,7 +58,7 @@ def test_defaults(tmp_path):
         ),
         ({"network_mode": "host"}, ["network_mode=host"]),
         ({"network_mode": "container:db"}, ["network_mode=container:db"]),
-        ({"devices": ["/dev/mem"]}, ["devices=[/dev/mem:/dev/mem:rwm]"]),
+        ({"devices": ["/dev/ptmx"]}, ["devices=[/dev/ptmx:/dev/ptmx:rwm]"]),
         ({"runtime": "own"}, ["runtime=own"]),
         ({"init": False}, ["init=false"]),
         ({"volumes": ["/:/host:ro"]}, ["volumes=[/:/host:ro]"]),
@@ -81,7 +81,7 @@ def test_sockets(tmp_path):
     """The engine's socket, and any other, are told apart from files; links do not hide them."""
     (tmp_path / "own.sock").touch()
     (tmp_path / "link").symlink_to("/run")
-    parsed = options(tmp_path, volumes=["own.sock:/s", "link:/r"])
+    parsed = options(tmp_path, volumes=["./own.sock:/s", "./link:/r"])
     own, run = _boundary.openings(parsed.job, "host", AROUND)
     assert own.startswith(f"volumes=[{tmp_path}/own.sock:/s]: a socket of the host")
     assert run.startswith("volumes=[/run:/r]: the engine's socket (/run/user/9/docker.sock)")
