@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ._errors import DockerLauncherError
 
@@ -69,17 +71,25 @@ class Folder:
         return handle
 
     def write(
-        self, name: str, content: bytes, mode: int, owner: tuple[int, int] | None = None
+        self,
+        name: str,
+        content: bytes | BinaryIO,
+        mode: int,
+        owner: tuple[int, int] | None = None,
     ) -> None:
-        """Write a file anew: at any time the name is that of the old file or of the whole new one.
+        """Write a file anew, from bytes or from an open file.
 
-        A link that has the name is replaced.
+        At any time the name is that of the old file or of the whole new one. A link that has the
+        name is replaced.
         """
         partial = f".{_plain(name)}.{secrets.token_hex(8)}"
         handle = os.open(partial, _NEW, mode, dir_fd=self._handle)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    shutil.copyfileobj(content, file)
                 file.flush()
                 os.fsync(handle)  # a power cut must not leave an empty file under the name
                 if owner is not None:

@@ -122,6 +122,7 @@ ORDER = (
     "_patience",
     "_buildkit",
     "_docker_engine",
+    "_mlflow_artifacts",
     "_mlflow_tracker",
     "_start",
     "docker_launcher",

@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import os
+import pathlib
 import random
+import re
 import string
 import tracemalloc
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from hydra_plugins.hydra_docker_launcher import (
     _container_log,
     _job_files,
     _job_folder,
+    _mlflow_artifacts,
     _outcome,
     _remote_error,
     _results,
@@ -29,7 +32,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     ContainerState,
     Limits,
 )
-from hydra_plugins.hydra_docker_launcher._errors import DockerLauncherError, JobError
+from hydra_plugins.hydra_docker_launcher._errors import DockerLauncherError, JobError, TrackingError
 from hydra_plugins.hydra_docker_launcher._outcome import End, decide, last_lines, read_result
 from hydra_plugins.hydra_docker_launcher._paths import JobPaths
 from hydra_plugins.hydra_docker_launcher._untrusted import Folder
@@ -218,6 +221,55 @@ def test_open_file(tmp_path, secret):
     assert _untrusted.path_of(handle).read_text() == "mine"
     os.close(handle)
     folder.close()
+
+
+# ---- the store, which jobs can write to ----------------------------------------------------------
+
+
+class Client:
+    """MLflow's client, of which only the address of a run's artifacts is asked for."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def get_run(self, run_id):
+        return SimpleNamespace(info=SimpleNamespace(artifact_uri=self.address))
+
+
+def test_artifacts_that_are_links(tmp_path, secret):
+    """A job knows where its run's artifacts go, and may be there first."""
+    store = tmp_path / "store"
+    place = store / "artifacts" / "1" / "run"
+    place.mkdir(parents=True)
+    (place / "config.yaml").symlink_to(secret / "config.yaml")
+    (place / "container.log").symlink_to(secret / "key")
+    (place / "folder").symlink_to(secret)
+    (tmp_path / "container.log").write_text("what was printed")
+    client, folders = Client(f"file://{place}"), (store,)
+    _mlflow_artifacts.log_content(client, folders, "run", "config.yaml", "a: 1")
+    _mlflow_artifacts.log_file(client, folders, "run", "container.log", tmp_path / "container.log")
+    written = {path.name: path.read_text() for path in place.iterdir() if not path.is_symlink()}
+    assert written == {"config.yaml": "a: 1", "container.log": "what was printed"}
+    with pytest.raises(OSError, match="folder"):
+        _mlflow_artifacts.log_content(client, folders, "run", "folder/key", b"x")
+
+
+@pytest.mark.parametrize("address", ["file://{}", "{}", "file://{}/../host"])
+def test_artifacts_that_are_elsewhere(tmp_path, secret, address):
+    """A job can write into the database where its run's artifacts are."""
+    store = tmp_path / "store"
+    store.mkdir()
+    client = Client(address.format(store if ".." in address else secret))
+    with pytest.raises(TrackingError, match="which is no folder of its store"):
+        _mlflow_artifacts.log_content(client, (store,), "run", "key", "x")
+
+
+def test_no_unpickling():
+    """Only the worker, in the container, reads pickles."""
+    package = pathlib.Path(_outcome.__file__).parent
+    readers = re.compile(r"(pickle|dill|joblib|marshal|shelve)\.(load|open)|Unpickler|yaml\.load\(")
+    found = {path.stem for path in package.glob("*.py") if readers.search(path.read_text())}
+    assert found == {"_worker"}
 
 
 # ---- what is printed -----------------------------------------------------------------------------
