@@ -246,6 +246,16 @@ def volume(item: str, folder: Path) -> Volume:
     return Volume(str(path.resolve()), target, read_only, named=False)
 
 
+def revision(value: object) -> str:
+    if value is None:
+        raise ValueError("must have a value")
+    if not str(value).strip():
+        raise ValueError("is empty; leave it out")
+    if str(value).startswith("-"):
+        raise ValueError("must be a revision of git, such as HEAD, a branch, a tag or an id")
+    return str(value)
+
+
 def logging_driver(value: object) -> str:
     driver = str(value)
     if driver not in _DRIVERS:

@@ -200,7 +200,7 @@ def _sweep_options(read: Reader, environ: Mapping[str, str], folder: Path) -> Sw
             base=build.text("base"),
         ),
         pull_policy=read.choice("pull_policy", ("always", "missing", "never")),
-        commit=read.required("commit"),
+        commit=read.parsed("commit", values.revision),
         dirty=read.choice("dirty", ("error", "snapshot", "ignore")),
         snapshot_limit=read.parsed("snapshot_limit", size),
         delivery=read.choice("delivery", ("copy", "clone", "image")),
@@ -231,7 +231,7 @@ def _remote(read: Reader) -> str:
     if re.match(r"[\w+.-]+://[^/@]*:[^/]*@", remote):
         reason = "must have no password in it; hydra.launcher.clone.token names one"
         raise read.wrong("remote", "…", reason)
-    if remote.startswith("-"):
+    if remote.startswith("-") or re.match(r"[\w-]+::", remote):
         raise read.wrong("remote", remote, "must be the name of a remote, or a URL")
     return remote
 

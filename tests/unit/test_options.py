@@ -395,6 +395,8 @@ def test_names_are_checked_before_values_are_resolved():
 
 # ---- values ------------------------------------------------------------------------------------
 
+A_REVISION = "must be a revision of git, such as HEAD, a branch, a tag or an id"
+A_REMOTE = "must be the name of a remote, or a URL"
 A_DRIVER = (
     "the launcher could not read the output back from it; valid is: json-file, local, journald"
 )
@@ -424,6 +426,9 @@ A_PATH = "must be an absolute path in the container, not /"
     [
         ({"image": " "}, "image= : is empty; leave it out"),
         ({"commit": ""}, "commit=: is empty; leave it out"),
+        ({"commit": "--all"}, f"commit=--all: {A_REVISION}"),
+        ({"remote": "--upload-pack=touch x"}, f"remote=--upload-pack=touch x: {A_REMOTE}"),
+        ({"remote": "ext::sh -c date"}, f"remote=ext::sh -c date: {A_REMOTE}"),
         ({"runtime": ""}, "runtime=: is empty; leave it out"),
         ({"build": {"target": ""}}, "build.target=: is empty; leave it out"),
         ({"mlflow": {"run_name": ""}}, "mlflow.run_name=: is empty; leave it out"),
