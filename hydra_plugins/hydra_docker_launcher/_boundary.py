@@ -29,7 +29,7 @@ _PRIVATE = ("/etc", "/proc", "/root", "/var/lib/docker", "/var/lib/containerd")
 #: Devices that lead nowhere.
 _HARMLESS_DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
 #: Runtimes that keep containers in as well as the engine's own does; nvidia's is that with GPUs.
-_RUNTIMES = (None, "crun", "io.containerd.runc.v2", "kata", "nvidia", "runc", "runsc")
+_RUNTIMES = (None, "crun", "io.containerd.runc.v2", "kata-runtime", "nvidia", "runc", "runsc")
 _ON = ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true")
 #: What capabilities are that are as good as being root on the host.
 _OF_ROOT = {
