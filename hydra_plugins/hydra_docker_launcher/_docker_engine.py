@@ -485,13 +485,16 @@ class DockerEngine:
                 since=values.seconds(since) if since else None,
             )
             rest = b""
+            replays = values.Replays()
             for chunk in stream:
                 # A line over 16 KiB comes in pieces, each with a time of its own.
                 piece = chunk.partition(b" ")[2] if rest else chunk
                 *lines, rest = (rest + piece).split(b"\n")
                 if len(rest) >= LONGEST_LINE:  # it may have no end: what follows is another one
                     lines, rest = [*lines, rest], b""
-                yield from (line for line in lines if values.is_later(line, since))
+                for line in lines:
+                    if values.is_later(line, since) and not replays.is_one(line):
+                        yield line
             if rest and not follow and values.is_later(rest, since):
                 yield rest
 
