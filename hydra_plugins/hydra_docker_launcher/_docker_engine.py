@@ -484,17 +484,20 @@ class DockerEngine:
                 timestamps=True,
                 since=values.seconds(since) if since else None,
             )
-            rest = b""
+            rest, is_cut = b"", False
             replays = values.Replays()
             for chunk in stream:
-                # A line over 16 KiB comes in pieces, each with a time of its own.
+                # A line over 16 KiB comes in pieces, each with a time.
                 piece = chunk.partition(b" ")[2] if rest else chunk
                 *lines, rest = (rest + piece).split(b"\n")
-                if len(rest) >= LONGEST_LINE:  # it may have no end: what follows is another one
-                    lines, rest = [*lines, rest], b""
                 for line in lines:
-                    if values.is_later(line, since) and not replays.is_one(line):
+                    if values.is_later(line, since) and (is_cut or not replays.is_one(line)):
                         yield line
+                    is_cut = False
+                if len(rest) >= LONGEST_LINE:  # it may have no end
+                    if values.is_later(rest, since):
+                        yield rest
+                    rest, is_cut = b"", True
             if rest and not follow and values.is_later(rest, since):
                 yield rest
 
