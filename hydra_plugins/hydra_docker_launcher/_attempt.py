@@ -47,6 +47,8 @@ class RunnableJob:
     #: When this attempt was first started, in seconds since the epoch; None: its time begins now.
     started_at: float | None = None
     stray: Policy = IGNORE
+    #: Bytes of its container.log; None: no limit.
+    log_limit: int | None = None
 
 
 def following(job: RunnableJob, outcome: Outcome) -> RunnableJob | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import threading
-from collections import Counter
+from collections import Counter, deque
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from ._errors import DockerLauncherError
+from ._units import show_size
+from ._untrusted import Folder
 
 BLOCK = 64 * 1024  # bytes of the first look at the end of the file
+MAX_LOOK = 16 * 1024 * 1024  # bytes of the last one: what is not settled there is not the log
+TAIL = 64 * 1024  # bytes of the last lines that a full log still gets
 #: Lines of stdout and stderr do not always come in the order of their times; how far they are apart
 #: at most, with much room.
 SKEW = timedelta(seconds=1)
@@ -25,9 +28,11 @@ class ContainerLog:
     """The file of one attempt. Lines begin with an RFC 3339 time, in nanoseconds, and a space.
 
     A container can write in the file's folder: the file must be a regular one, and no link.
+    Beyond ``limit`` (in bytes; None: there is none) only the last lines are kept, and follow when
+    it is closed.
     """
 
-    def __init__(self, handle: int, start: int) -> None:
+    def __init__(self, handle: int, start: int, limit: int | None = None) -> None:
         """Take an open file; the attempt's own lines begin at ``start`` or behind it, in bytes."""
         self._handle = handle
         self._start = start
@@ -39,35 +44,51 @@ class ContainerLog:
         self._known: Counter[bytes] = Counter()
         self._expected: Counter[bytes] = Counter()
         self._stale = False
+        self._limit = limit
+        self._size = os.fstat(handle).st_size
+        self._left_out = 0
+        self._tail: deque[bytes] = deque()
+        self._tail_size = 0
+        #: The latest of the times of what was left out.
+        self._reached = b""
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit is reached: what is new is left out."""
+        return self._left_out > 0
 
     @classmethod
-    def first(cls, path: Path) -> ContainerLog:
+    def first(cls, path: Path, limit: int | None = None) -> ContainerLog:
         """Begin a new file. Raises ``OSError``, as the others do."""
         handle = _opened(path)
         os.ftruncate(handle, 0)
-        return cls(handle, 0)
+        return cls(handle, 0, limit)
 
     @classmethod
-    def further(cls, path: Path, attempt: int, after: str) -> ContainerLog:
+    def further(
+        cls, path: Path, attempt: int, after: str, limit: int | None = None
+    ) -> ContainerLog:
         """Go on in the file of the attempts before, behind a line that says so."""
         handle = _opened(path)
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":
             _write(handle, b"\n")
-        moment = f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S.%f}000Z"
-        _write(handle, moment.encode() + _mark(attempt) + f"{after})\n".encode())
-        return cls(handle, os.fstat(handle).st_size)
+        _write(handle, _now() + _mark(attempt) + f"{after})\n".encode())
+        return cls(handle, os.fstat(handle).st_size, limit)
 
     @classmethod
-    def taken_up(cls, path: Path, attempt: int) -> ContainerLog:
+    def taken_up(cls, path: Path, attempt: int, limit: int | None = None) -> ContainerLog:
         """Go on in the file that another launcher has begun for the same attempt.
 
         A last line without an end is cut off: the engine has it still.
         """
         handle = _opened(path)
         end = _end_of_lines(handle)
-        os.ftruncate(handle, end)
-        log = cls(handle, 0)
+        if end is None:  # no such line was written here
+            _write(handle, b"\n")
+        else:
+            os.ftruncate(handle, end)
+        log = cls(handle, 0, limit)
         log._mark = _mark(attempt) if attempt > 1 else None
         log._stale = True
         return log
@@ -78,6 +99,9 @@ class ContainerLog:
         Lines that the file has already are then left out once, as often as it has them.
         """
         with self._lock:
+            if self.full:
+                self._expected.clear()
+                return self._reached.decode("ascii", "replace") or None
             if self._stale and self._open:
                 self._since, self._known = self._look()
                 self._stale = False
@@ -92,16 +116,48 @@ class ContainerLog:
                 return False
             if not self._open:
                 return False
+            if self.full or self._is_too_much(line):
+                self._leave_out(line)
+                return True
             _write(self._handle, line + b"\n")
+            self._size += len(line) + 1
             self._stale = True
             return True
+
+    def _is_too_much(self, line: bytes) -> bool:
+        return self._limit is not None and self._size + len(line) >= self._limit
+
+    def _leave_out(self, line: bytes) -> None:
+        if not self.full:
+            said = f" hydra-docker: log_limit={show_size(self._limit or 0)} is reached\n"
+            _write(self._handle, _now() + said.encode())
+        self._left_out += 1
+        line = line[:TAIL]
+        self._tail.append(line)
+        self._tail_size += len(line) + 1
+        while self._tail_size > TAIL and len(self._tail) > 1:
+            self._tail_size -= len(self._tail.popleft()) + 1
+        stamp = _STAMP.match(line)
+        self._reached = max(self._reached, stamp[0] if stamp else b"")
+
+    def _write_tail(self) -> None:
+        number = self._left_out - len(self._tail)
+        said = f" hydra-docker: {number} lines are left out here; the last ones:\n"
+        _write(self._handle, _now() + said.encode())
+        for line in self._tail:
+            _write(self._handle, line + b"\n")
 
     def close(self) -> None:
         """Write nothing more, whoever still wants to."""
         with self._lock:
-            if self._open:
-                os.close(self._handle)
+            if not self._open:
+                return
             self._open = False
+            try:
+                if self.full:
+                    self._write_tail()
+            finally:
+                os.close(self._handle)
 
     def _look(self) -> tuple[str | None, Counter[bytes]]:
         """Return a time before which the file has every line, and the lines that it has since."""
@@ -130,7 +186,11 @@ class ContainerLog:
             if marks:
                 return lines[marks[-1] + 1 :]
             stamps = [match[0].decode() for line in lines if (match := _STAMP.match(line))]
-            if begin <= self._start or (stamps and stamps[0] < _earlier(max(stamps), 2 * SKEW)):
+            if (
+                block >= MAX_LOOK
+                or begin <= self._start
+                or (stamps and stamps[0] < _earlier(max(stamps), 2 * SKEW))
+            ):
                 return lines
             block *= 2
 
@@ -143,19 +203,16 @@ def _mark(attempt: int) -> bytes:
 
 
 def _opened(path: Path) -> int:
-    # Not to wait for the other end, where it is a pipe.
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-    handle = os.open(path, flags, 0o644)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise DockerLauncherError(f"{path} is no regular file")
-    return handle
+    with closing(Folder.at(path.parent)) as folder:
+        return folder.open(path.name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
 
-def _end_of_lines(handle: int) -> int:
-    """Return how long a file is without a last line that has no end."""
-    end = os.fstat(handle).st_size
+def _end_of_lines(handle: int) -> int | None:
+    """Return how long a file is without a last line that has no end; None: that is too long."""
+    size = end = os.fstat(handle).st_size
     while end > 0:
+        if size - end > MAX_LOOK:
+            return None
         begin = max(0, end - BLOCK)
         found = os.pread(handle, end - begin, begin).rfind(b"\n")
         if found >= 0:
@@ -167,6 +224,10 @@ def _end_of_lines(handle: int) -> int:
 def _write(handle: int, content: bytes) -> None:
     while content:
         content = content[os.write(handle, content) :]
+
+
+def _now() -> bytes:
+    return f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S.%f}000Z".encode()
 
 
 def _earlier(stamp: str, by: timedelta) -> str:

@@ -79,6 +79,7 @@ LOST = (
     tarfile.ReadError,
 )
 ONE_SHOT = "1.41"  # the first version of the API with statistics that take no time
+LONGEST_LINE = 1024 * 1024  # bytes of a line of a container's output
 CHUNK = 64 * 1024  # bytes of an archive that are read at once
 NAMES = 8  # how many are tried for one container
 MISSES = 3  # containers without a cgroup on this machine: then the engine is on another one
@@ -499,12 +500,20 @@ class DockerEngine:
                 timestamps=True,
                 since=values.seconds(since) if since else None,
             )
-            rest = b""
+            rest, is_cut = b"", False
+            replays = values.Replays()
             for chunk in stream:
-                # A line over 16 KiB comes in pieces, each with a time of its own.
+                # A line over 16 KiB comes in pieces, each with a time.
                 piece = chunk.partition(b" ")[2] if rest else chunk
                 *lines, rest = (rest + piece).split(b"\n")
-                yield from (line for line in lines if values.is_later(line, since))
+                for line in lines:
+                    if values.is_later(line, since) and (is_cut or not replays.is_one(line)):
+                        yield line
+                    is_cut = False
+                if len(rest) >= LONGEST_LINE:  # it may have no end
+                    if values.is_later(rest, since):
+                        yield rest
+                    rest, is_cut = b"", True
             if rest and not follow and values.is_later(rest, since):
                 yield rest
 

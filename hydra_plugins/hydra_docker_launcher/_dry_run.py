@@ -31,6 +31,9 @@ def _options(spec: ContainerSpec) -> Iterator[tuple[str, str | None]]:
     yield "--stop-timeout", str(max(1, round(spec.stop_grace_period)))
     times = f":{spec.restart.retries}" if spec.restart.retries else ""
     yield "--restart", spec.restart.name + times
+    yield "--log-driver", spec.logging.driver
+    for name, value in spec.logging.options:
+        yield "--log-opt", f"{name}={value}"
     for name, value in spec.environment:
         yield "--env", f"{name}={value}"
     for mount in spec.mounts:

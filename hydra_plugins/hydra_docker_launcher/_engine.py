@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from ._option_values import NO_GPUS, NO_RESTART, Gpus, Restart, Ulimit
+from ._option_values import (
+    DEFAULT_LOGGING,
+    NO_GPUS,
+    NO_RESTART,
+    Gpus,
+    Logging,
+    Restart,
+    Ulimit,
+)
 
 #: Takes one line for the user's console.
 Show = Callable[[str], None]
@@ -133,6 +141,7 @@ class ContainerSpec:
     restart: Restart = NO_RESTART
     #: Seconds between SIGTERM and SIGKILL.
     stop_grace_period: float = 10.0
+    logging: Logging = DEFAULT_LOGGING
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import _symptoms
 from ._engine import ContainerSpec, ContainerState
+from ._harmless import plain
 from ._symptoms import Facts
 from ._units import show_size
 
@@ -173,7 +174,7 @@ class Evidence:
 
 def text(value: object) -> str:
     """Return a word that the container wrote; it may be anything."""
-    said = str(value) if isinstance(value, (str, int, float)) else "?"
+    said = plain(str(value)) if isinstance(value, (str, int, float)) else "?"
     return said if len(said) <= MAX_TEXT else f"{said[:MAX_TEXT]}…"
 
 

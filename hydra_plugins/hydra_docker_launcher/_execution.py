@@ -14,6 +14,7 @@ from pathlib import Path
 from . import (
     _attempt,
     _background,
+    _boundary,
     _delivery,
     _dry_run,
     _image,
@@ -29,6 +30,7 @@ from . import (
     _sweep_folder,
     _take_up,
 )
+from ._boundary import Surroundings
 from ._capacity import Capacity
 from ._data import DataBook
 from ._data_identity import DataIdentity
@@ -145,6 +147,8 @@ class Execution:
         self._pin_code = pin_code
         self._composition = composition
         self._pinned: _Pinned | None = None
+        #: What of the boundary is open, as the user was told.
+        self._told_open: set[str] = set()
         self._opened: _Opened | None = None
         self._background: _background.Launching | None = None
         self._finalizer: weakref.finalize[[], Execution] | None = None
@@ -174,6 +178,14 @@ class Execution:
 
         The outcome of a job that runs on in the background is None.
         """
+        opened = _boundary.warning(
+            [options.job for options in batch.options],
+            batch.options[0].sweep.user,
+            _surroundings(),
+            self._told_open,
+        )
+        if opened is not None:
+            log.warning("%s", opened)
         if self._pinned is None:
             self._pinned = self._pin(batch)
         else:
@@ -370,6 +382,7 @@ class Execution:
                 paths=job.paths,
                 timeout=option.job.timeout,
                 retries=option.job.retries,
+                log_limit=option.job.log_limit,
                 stray=Policy(
                     option.job.stray,
                     option.job.stray_limit,
@@ -412,6 +425,17 @@ def finished(outcomes: Sequence[Outcome | None]) -> list[Outcome]:
 def new_id() -> str:
     """Return an id for a sweep: when it started, in UTC, and a random part."""
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _surroundings() -> Surroundings:
+    sockets = [*_boundary.SOCKETS]
+    scheme, _, path = os.environ.get("DOCKER_HOST", "").partition("://")
+    if scheme == "unix":
+        sockets.insert(0, path)
+    return Surroundings(
+        home=str(Path.home().resolve()),
+        sockets=tuple(dict.fromkeys(os.path.realpath(path) for path in sockets)),
+    )
 
 
 def _identify(pinned: _Pinned, batch: Batch) -> dict[int, tuple[DataIdentity, ...]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
-from contextlib import suppress
-from pathlib import Path
+from contextlib import closing
 
 from hydra import version
 from hydra.core.utils import JobRuntime
 
-from . import _compose
+from . import _compose, _job_folder
 from ._compose import ComposedJob
 from ._errors import DockerLauncherError
 from ._paths import JobPaths
@@ -59,21 +58,20 @@ def write(
 
     Raises ``DockerLauncherError`` where the output folder cannot be written to.
     """
+    new_owner = None
+    if user is not None and os.geteuid() == 0 and owner(user) != (0, 0):
+        new_owner = owner(user)
     try:
         paths.output.mkdir(parents=True, exist_ok=True)
-        paths.private.mkdir(mode=0o700, exist_ok=True)
-        paths.result.unlink(missing_ok=True)
-        _private_file(paths.config, config.encode())
-        _private_file(paths.job, job)
-        if secrets:
-            paths.secrets.mkdir(mode=0o700, exist_ok=True)
-        for name, content in secrets:
-            _private_file(paths.secrets / name, content)
-        hidden = [paths.secrets / name for name, _ in secrets]
-        hidden += [paths.secrets] if secrets else []
-        if user is not None and os.geteuid() == 0 and owner(user) != (0, 0):
-            for path in (paths.output, paths.private, paths.config, paths.job, *hidden):
-                os.chown(path, *owner(user), follow_symlinks=False)
+        with _job_folder.opened(paths, new_owner) as private:
+            private.remove(paths.result.name)
+            private.write(paths.config.name, config.encode(), 0o600, new_owner)
+            private.write(paths.job.name, job, 0o600, new_owner)
+            if secrets:
+                with closing(private.make(paths.secrets.name, 0o700)) as hidden:
+                    hidden.give(new_owner)
+                    for name, content in secrets:
+                        hidden.write(name, content, 0o600, new_owner)
     except OSError as error:
         raise DockerLauncherError(
             f"Cannot write to the job's output folder {paths.output}: {error}"
@@ -82,16 +80,6 @@ def write(
 
 def remove_private(paths: JobPaths, *, mounted: bool) -> None:
     """Remove what only the container was to read; a container that is kept has them mounted."""
-    for file in paths.secrets.iterdir() if paths.secrets.is_dir() else ():
-        file.unlink()
+    _job_folder.remove_secrets(paths)
     if not mounted:
-        paths.job.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
-            paths.secrets.rmdir()
-
-
-def _private_file(path: Path, content: bytes) -> None:
-    path.unlink(missing_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
+        _job_folder.remove_job_file(paths)

@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -39,6 +40,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds, read_mlflow_creds
 from mlflow.utils.rest_utils import http_request
 
+from . import _mlflow_artifacts
 from ._errors import TrackingError
 from ._mlflow_names import (
     LONGEST_DATASET,
@@ -110,7 +112,7 @@ class MlflowTracker:
         start = _Start(
             "start the run of the sweep", sweep.name, self._tags(sweep.tags), sweep.artifacts
         )
-        run_id = self._start_run(client, experiment.experiment_id, start, which)
+        run_id = self._start_run(client, experiment.experiment_id, start, which, access)
         self._opened = _Opened(client, experiment.experiment_id, run_id, access)
         return run_id
 
@@ -160,7 +162,7 @@ class MlflowTracker:
             job.datasets,
             job.started_at,
         )
-        run_id = self._start_run(sweep.client, sweep.experiment_id, start, which)
+        run_id = self._start_run(sweep.client, sweep.experiment_id, start, which, sweep.access)
         sweep.used.add(run_id)
         return run_id
 
@@ -212,7 +214,8 @@ class MlflowTracker:
             "log its metrics": lambda: _log_metrics(client, run_id, end),
         }
         for name, path in end.files.items():
-            pieces[f"log its file {name}"] = _file_logger(client, run_id, name, path)
+            log_file = partial(_mlflow_artifacts.log_file, client, self._sweep.access.folders)
+            pieces[f"log its file {name}"] = partial(log_file, run_id, name, path)
         failures: list[TrackingError] = []
         for doing, log in pieces.items():
             self._try(doing, log, failures)
@@ -298,7 +301,12 @@ class MlflowTracker:
             failures.append(failure)
 
     def _start_run(
-        self, client: MlflowClient, experiment_id: str, start: _Start, which: Mapping[str, str]
+        self,
+        client: MlflowClient,
+        experiment_id: str,
+        start: _Start,
+        which: Mapping[str, str],
+        access: StoreAccess,
     ) -> str:
         """Start a run, or take up the one with the tags ``which`` that was begun before."""
         run_id = self._insist(
@@ -309,7 +317,7 @@ class MlflowTracker:
             ),
         )
         try:
-            self._insist(start.doing, lambda: _fill_run(client, run_id, start))
+            self._insist(start.doing, lambda: _fill_run(client, run_id, start, access))
         except TrackingError:
             # Nobody else learns the id of this run; the next call takes it up.
             if self.answers():
@@ -609,13 +617,13 @@ def _create_run(client: MlflowClient, experiment_id: str, start: _Start) -> str:
     return str(run.info.run_id)
 
 
-def _fill_run(client: MlflowClient, run_id: str, start: _Start) -> None:
+def _fill_run(client: MlflowClient, run_id: str, start: _Start, access: StoreAccess) -> None:
     """Log what a run is started with, over what is there already."""
     run = client.get_run(run_id)
     if run.info.status != "RUNNING" or _as_kept(start.tags).items() - run.data.tags.items():
         _reopen(client, run_id, start.tags)
     for file_name, content in start.artifacts.items():
-        _log_content(client, run_id, file_name, content)
+        _mlflow_artifacts.log_content(client, access.folders, run_id, file_name, content)
     inputs = _dataset_inputs(start.datasets)
     for first in range(0, len(inputs), MOST_DATASETS):
         _log_inputs(client, run_id, inputs[first : first + MOST_DATASETS])
@@ -652,16 +660,6 @@ def _reopen(client: MlflowClient, run_id: str, tags: Mapping[str, str | None]) -
 def _milliseconds(seconds: float | None) -> int | None:
     """Return a time as MLflow wants it."""
     return None if seconds is None else int(seconds * 1000)
-
-
-def _log_content(client: MlflowClient, run_id: str, name: str, content: str | bytes) -> None:
-    if isinstance(content, str):
-        client.log_text(run_id, content, name)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, name)
-        file.write_bytes(content)
-        client.log_artifact(run_id, str(file))
 
 
 def _dataset_inputs(datasets: Sequence[Dataset]) -> list[DatasetInput]:
@@ -746,25 +744,3 @@ def _same(one: float, other: float) -> bool:
     if math.isnan(one) or math.isnan(other):
         return math.isnan(one) and math.isnan(other)
     return max(-_LARGEST, min(_LARGEST, one)) == max(-_LARGEST, min(_LARGEST, other))
-
-
-def _file_logger(client: MlflowClient, run_id: str, name: str, path: Path) -> Callable[[], None]:
-    """Return the call that logs ``path`` as artifact ``name`` (``folder/file``)."""
-
-    def log() -> None:
-        # Containers write into these folders: a link could lead to a file that they may not read.
-        if path.is_symlink():
-            raise TrackingError(f"Left out the artifact {name}: {path} is a link.")
-        if not path.is_file():
-            return
-        target = PurePosixPath(name)
-        folder = None if target.parent == PurePosixPath() else str(target.parent)
-        if target.name == path.name:
-            client.log_artifact(run_id, str(path), folder)
-            return
-        with tempfile.TemporaryDirectory() as named:
-            alias = Path(named, target.name)
-            alias.symlink_to(path.absolute())
-            client.log_artifact(run_id, str(alias), folder)
-
-    return log

@@ -63,6 +63,29 @@ class Restart:
 
 NO_RESTART = Restart()
 
+#: What the engine keeps of a container's output, where nothing else is said.
+ROTATION = (("max-file", "5"), ("max-size", "10m"))
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """Where the engine keeps a container's output."""
+
+    driver: str = "json-file"
+    options: tuple[tuple[str, str], ...] = ROTATION
+
+
+DEFAULT_LOGGING = Logging()
+
+#: The engine's drivers whose output can be read back, and their options.
+_LABELLED = ("env", "env-regex", "labels", "labels-regex", "tag")
+_DRIVERS = {
+    "json-file": ("compress", "max-file", "max-size", *_LABELLED),
+    "local": ("compress", "max-file", "max-size"),
+    "journald": _LABELLED,
+}
+MINIMUM_LOG = 64 * 1024  # bytes
+
 
 def valid_are(valid: tuple[str, ...], value: object) -> str:
     near = difflib.get_close_matches(str(value), valid, n=1)
@@ -244,6 +267,68 @@ def volume(item: str, folder: Path) -> Volume:
             f"{path} does not exist on this host; create it first, or correct the path"
         )
     return Volume(str(path.resolve()), target, read_only, named=False)
+
+
+def revision(value: object) -> str:
+    if value is None:
+        raise ValueError("must have a value")
+    if not str(value).strip():
+        raise ValueError("is empty; leave it out")
+    if str(value).startswith("-"):
+        raise ValueError("must be a revision of git, such as HEAD, a branch, a tag or an id")
+    return str(value)
+
+
+def logging_driver(value: object) -> str:
+    driver = str(value)
+    if driver not in _DRIVERS:
+        near = valid_are(tuple(_DRIVERS), driver)
+        raise ValueError(f"the launcher could not read the output back from it; {near}")
+    return driver
+
+
+def logging_options(driver: str, value: Mapping[str, object]) -> Logging:
+    """Read a driver's options; those of ROTATION are there unless they are said otherwise."""
+    known = _DRIVERS[driver]
+    for name, option in value.items():
+        if name not in known:
+            raise ValueError(f"{name}: {valid_are(known, name)} (with driver={driver})")
+        _check_logging(name, option)
+    given = {name: _logging_text(option) for name, option in value.items()}
+    rotation = {name: text for name, text in ROTATION if name in known}
+    if given.get("max-size") == "-1":
+        rotation.pop("max-file", None)
+        if given.get("max-file", "1") != "1":
+            raise ValueError("max-file: there is one file, where max-size=-1 sets no limit")
+    return Logging(driver, tuple(sorted({**rotation, **given}.items())))
+
+
+def _logging_text(option: object) -> str:
+    return str(option).lower() if isinstance(option, bool) else str(option)
+
+
+def _check_logging(name: str, option: object) -> None:
+    text = _logging_text(option)
+    if name == "max-size" and text != "-1":
+        try:
+            number = size(text)
+        except ValueError as error:
+            raise ValueError(f"max-size: {error}") from None
+        if number < 1:
+            raise ValueError("max-size: must be more than nothing, or -1 for no limit")
+    if name == "max-file" and not (text.isdecimal() and int(text) > 0):
+        raise ValueError("max-file: must be a positive number of files")
+    if name == "compress" and text not in ("true", "false"):
+        raise ValueError("compress: must be true or false")
+    if isinstance(option, (Mapping, list)) or option is None:
+        raise ValueError(f"{name}: must be a single value")
+
+
+def log_limit(value: object) -> int:
+    number = size(value)
+    if number < MINIMUM_LOG:
+        raise ValueError("must be at least 64k")
+    return number
 
 
 def data_check(value: object) -> str:

@@ -13,9 +13,9 @@ from . import _option_values as values
 from . import _paths
 from ._errors import OptionError
 from ._option_reader import NUL, Reader
-from ._option_values import Gpus, Restart, Ulimit, Volume
+from ._option_values import DEFAULT_LOGGING, Gpus, Logging, Restart, Ulimit, Volume
 from ._units import cpu_number, duration, size
-from .config import BuildConf, CloneConf, DockerLauncherConf, MlflowConf, RetriesConf
+from .config import BuildConf, CloneConf, DockerLauncherConf, LoggingConf, MlflowConf, RetriesConf
 
 LABEL_PREFIX = "hydra.docker."
 
@@ -129,6 +129,8 @@ class JobOptions:
     retries: Retries = NO_RETRIES
     stray: str = "warn"
     stray_limit: int = 1024**3
+    logging: Logging = DEFAULT_LOGGING
+    log_limit: int | None = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ def check_names(node: Mapping[str, Any]) -> None:
         ("build.", node.get("build") or {}, BuildConf),
         ("clone.", node.get("clone") or {}, CloneConf),
         ("retries.", node.get("retries") or {}, RetriesConf),
+        ("logging.", node.get("logging") or {}, LoggingConf),
         ("mlflow.", node.get("mlflow") or {}, MlflowConf),
     ):
         if not isinstance(part, Mapping):
@@ -198,7 +201,7 @@ def _sweep_options(read: Reader, environ: Mapping[str, str], folder: Path) -> Sw
             base=build.text("base"),
         ),
         pull_policy=read.choice("pull_policy", ("always", "missing", "never")),
-        commit=read.required("commit"),
+        commit=read.parsed("commit", values.revision),
         dirty=read.choice("dirty", ("error", "snapshot", "ignore")),
         snapshot_limit=read.parsed("snapshot_limit", size),
         delivery=read.choice("delivery", ("copy", "clone", "image")),
@@ -230,7 +233,7 @@ def _remote(read: Reader) -> str:
     if re.match(r"[\w+.-]+://[^/@]*:[^/]*@", remote):
         reason = "must have no password in it; hydra.launcher.clone.token names one"
         raise read.wrong("remote", "…", reason)
-    if remote.startswith("-"):
+    if remote.startswith("-") or re.match(r"[\w-]+::", remote):
         raise read.wrong("remote", remote, "must be the name of a remote, or a URL")
     return remote
 
@@ -286,7 +289,18 @@ def _job_options(read: Reader, environ: Mapping[str, str], folder: Path) -> JobO
         retries=_retries(Reader(read.mapping("retries"), "retries.")),
         stray=read.choice("stray", ("warn", "collect", "ignore", "error")),
         stray_limit=read.parsed("stray_limit", size),
+        logging=_logging(Reader(read.mapping("logging"), "logging.")),
+        log_limit=read.optional("log_limit", values.log_limit),
     )
+
+
+def _logging(read: Reader) -> Logging:
+    driver = read.parsed("driver", values.logging_driver)
+    options = read.mapping("options")
+    try:
+        return values.logging_options(driver, options)
+    except ValueError as error:
+        raise read.wrong("options", dict(options), str(error)) from None
 
 
 def _retries(read: Reader) -> Retries:

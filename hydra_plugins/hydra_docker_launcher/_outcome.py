@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from . import _advice, _symptoms
+from . import _advice, _symptoms, _untrusted
 from ._advice import Case
 from ._engine import ContainerSpec, ContainerState
 from ._evidence import Evidence, text
+from ._harmless import harmless, plain
 from ._tracking import RunStatus
 
 MAX_RESULT = 8 * 1024 * 1024  # bytes
+MAX_DIGITS = 4000  # of a whole number in it
+MAX_DEPTH = 100  # of lists and dicts in each other
 MAX_STRAY = 100  # stray files of which the paths are written down
 #: How the line begins that stands before a further attempt in a container's log.
 ATTEMPT = "hydra-docker: attempt "
@@ -115,25 +116,36 @@ def read_result(path: Path) -> dict[str, Any] | None:
 
     The file is the container's: a link, a device, a pipe, something huge or no JSON is no result.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    content = _untrusted.read(path, 2, MAX_RESULT)
+    if content is None:
         return None
     try:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_RESULT:
-            return None
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            content = file.read(MAX_RESULT + 1)
-    finally:
-        os.close(handle)
-    try:
-        result = json.loads(content)
+        result = json.loads(content, parse_int=_integer)
     except (ValueError, RecursionError):
         return None
-    if len(content) > MAX_RESULT or not isinstance(result, dict):
-        return None
-    return result
+    return result if isinstance(result, dict) and not _is_deep(result) else None
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:  # older Pythons would take hours for millions of them
+        raise ValueError("a number with too many digits")
+    return int(digits)
+
+
+def _is_deep(value: object) -> bool:
+    """Tell whether lists and dicts are in each other so deeply that to go down could fail."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def not_started(reason: str) -> Outcome:
@@ -169,15 +181,16 @@ def last_lines(log: Path, number: int) -> list[str]:
     Of several attempts only the last one counts.
     A container may have put a link to another file, or a pipe, in its place.
     """
-    if log.is_symlink() or not log.is_file():
-        return []
-    with log.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - MAX_LOG))
-        lines = file.read().decode("utf-8", "replace").splitlines()
+    lines = _untrusted.end(log, 1, MAX_LOG).decode("utf-8", "replace").split("\n")
+    lines = lines[:-1] if lines[-1] == "" else lines
     texts = [line.partition(" ")[2] for line in lines]
     begins = [at for at, text in enumerate(texts) if text.startswith(ATTEMPT)]
-    return texts[begins[-1] + 1 if begins else 0 :][-number:]
+    return [*map(_shown, texts[begins[-1] + 1 if begins else 0 :][-number:])]
+
+
+def _shown(text: str) -> str:
+    # Of a progress bar, its last state.
+    return harmless(text.rstrip("\r").rpartition("\r")[2])
 
 
 def decide(
@@ -204,7 +217,7 @@ def decide(
         )
     result = result or {}
     found = Evidence(_as_noted(state, result), result, spec, tuple(lines))
-    outcome = _decide(found, timed_out, stopped_by)
+    outcome = _in_plain_words(_decide(found, timed_out, stopped_by))
     peak = found.peak
     if peak is None:
         return outcome
@@ -220,6 +233,16 @@ def _as_noted(state: ContainerState, result: dict[str, Any]) -> ContainerState:
     if state.unseen and state.exit_code in OF_OUTAGE and isinstance(noted, int):
         return replace(state, exit_code=noted)
     return state
+
+
+def _in_plain_words(outcome: Outcome) -> Outcome:
+    """Return an outcome whose sentences, in which words of the container are, may be shown."""
+    return replace(
+        outcome,
+        cause=plain(outcome.cause),
+        advice=None if outcome.advice is None else plain(outcome.advice),
+        warning=None if outcome.warning is None else plain(outcome.warning),
+    )
 
 
 def _decide(found: Evidence, timed_out: str | None, stopped_by: str | None) -> Outcome:

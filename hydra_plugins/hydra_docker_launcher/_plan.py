@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from . import _paths
 from ._engine import Boundary, ContainerSpec, Host, Limits, Mount
 from ._errors import OptionError
 from ._job import Job
 from ._options import LABEL_PREFIX, JobOptions
+from ._paths import JobPaths
 from ._units import show_size
 
 #: Names of containers that no job runs in: they put a layer together, or look into an image.
@@ -74,14 +75,12 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
     Raises ``OptionError`` for limits that the engine's machine cannot give.
     """
     paths = job.paths
+    files = _own_files(job, secrets=ground.secrets)
     own = (
         Mount(str(paths.output), str(job.output_dir)),
-        Mount(str(paths.config), str(_paths.CONFIG), read_only=True),
-        Mount(str(paths.job), str(_paths.JOB), read_only=True),
+        *(Mount(str(source), str(target), read_only=True) for source, target, _ in files),
         *ground.mounts,
     )
-    if ground.secrets:
-        own += (Mount(str(paths.secrets), str(_paths.SECRETS), read_only=True),)
     named = tuple(
         Mount(volume.source, volume.target, volume.read_only, volume.named)
         for volume in options.volumes
@@ -95,7 +94,7 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
         boundary=_boundary(options, ground.identity),
         gpus=options.gpus,
         environment=_environment(options, ground.identity),
-        mounts=own + named,
+        mounts=own + named + _guards(job, files),
         labels=(
             *options.labels,
             *labels(ground.sweep, ground.commit, ground.identity.name),
@@ -104,7 +103,36 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
         ),
         restart=options.restart,
         stop_grace_period=options.stop_grace_period,
+        logging=options.logging,
     )
+
+
+def _own_files(job: Job, *, secrets: bool) -> tuple[tuple[Path, PurePosixPath, PurePosixPath], ...]:
+    """Return the launcher's files for a job: on the host, in the container, in its output folder.
+
+    They are in the container twice: see ``_guards``.
+    """
+    paths, inside = job.paths, JobPaths(job.output_dir)
+    files = [
+        (paths.config, _paths.CONFIG, PurePosixPath(inside.config)),
+        (paths.job, _paths.JOB, PurePosixPath(inside.job)),
+    ]
+    if secrets:
+        files.append((paths.secrets, _paths.SECRETS, PurePosixPath(inside.secrets)))
+    return tuple(files)
+
+
+def _guards(
+    job: Job, files: tuple[tuple[Path, PurePosixPath, PurePosixPath], ...]
+) -> tuple[Mount, ...]:
+    """Return mounts of what is in the output folder already, in its own place.
+
+    The engine looks up the source of a mount each time it starts the container (a restart policy),
+    and follows links, as root. A job could rename a source in its output folder and put a link
+    there; it cannot rename or remove a mount point.
+    """
+    private = Mount(str(job.paths.private), str(JobPaths(job.output_dir).private))
+    return (private, *(Mount(str(source), str(at), read_only=True) for source, _, at in files))
 
 
 def with_run(

@@ -10,12 +10,13 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from . import _attempt, _job_files, _plan, _results, _stray, _take_up, _usage
+from . import _attempt, _job_files, _job_folder, _plan, _results, _stray, _take_up, _usage
+from ._disk import DiskWatch
 from ._engine import ContainerSpec, ContainerState, Sample
 from ._errors import SweepError
 from ._harmless import harmless
 from ._job import Job
-from ._ledger import Ledger, write_json
+from ._ledger import Ledger
 from ._outcome import End, Outcome, Stray
 from ._relay import Relay, reachable_url
 from ._running import RunnableJob
@@ -63,6 +64,7 @@ class SweepRecorder:
         self._lock = threading.Lock()
         #: The parent run has its status; all that is left to do is to forget the sweep.
         self._closed = False
+        self._disk = DiskWatch(sweep.folder)
 
     # ---- the sweep -------------------------------------------------------------------------------
 
@@ -94,6 +96,7 @@ class SweepRecorder:
 
     def batch(self, jobs: Sequence[SavedJob]) -> None:
         """Take in the jobs that run next."""
+        self._disk.start()
         data = [*self._ledger.head.get("data", ())]
         for item in (dict(item) for job in jobs for item in job.data):
             if item not in data:
@@ -137,6 +140,7 @@ class SweepRecorder:
 
         It is FINISHED only if the jobs of all batches have completed.
         """
+        self._disk.close()
         self._send_rest()
         if status is RunStatus.FINISHED and not self._all_completed():
             status = RunStatus.FAILED
@@ -152,6 +156,7 @@ class SweepRecorder:
         """Leave the sweep as it stands to another process. Nothing is recorded from here on."""
         self._close_relays()
         self._usage.close()
+        self._disk.close()
         self._folder.release()
 
     def finish(self) -> None:
@@ -276,8 +281,8 @@ class SweepRecorder:
         row = _end(outcome, used)
         self._ledger.update(job.number, **({"container": container} if container else {}), **row)
         if container is not None:
-            write_json(
-                job.paths.container,
+            _job_folder.write_container(
+                job.paths,
                 {
                     "id": container,
                     "name": spec.name,

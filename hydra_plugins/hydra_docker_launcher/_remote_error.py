@@ -8,6 +8,8 @@ import stat
 from types import CodeType, FrameType, FunctionType, TracebackType
 from typing import Any
 
+from ._harmless import harmless, plain
+
 MAX_CHAIN = 20
 MAX_SOURCE = 10 * 1024 * 1024  # bytes of a file whose lines a traceback shows
 
@@ -20,7 +22,7 @@ def rebuild(encoded: dict[str, Any]) -> Exception | None:
     """
     try:
         error = _rebuild(encoded, 0)
-        same = str(error) == encoded.get("message")
+        same = str(error) == _shown(encoded.get("message"))
     except Exception:  # noqa: BLE001  (the container's words may be anything; the sweep goes on)
         return None
     return error if same and isinstance(error, Exception) else None
@@ -36,7 +38,7 @@ def _rebuild(encoded: Any, depth: int) -> BaseException | None:
     if not isinstance(kind, type) or not issubclass(kind, BaseException):
         return None
     try:
-        error = kind(*arguments)
+        error = kind(*map(_shown, arguments))
     except Exception:  # noqa: BLE001  (whatever a constructor does with arguments not its own)
         return None
     error.__context__ = _chained(encoded.get("context"), depth)
@@ -44,7 +46,7 @@ def _rebuild(encoded: Any, depth: int) -> BaseException | None:
         error.__cause__ = _chained(encoded["cause"], depth)
     notes = encoded.get("notes")
     for note in notes if isinstance(notes, list) else ():
-        add_note(error, str(note))
+        add_note(error, _shown(str(note)))
     return error.with_traceback(_frames(encoded.get("frames")))
 
 
@@ -54,7 +56,7 @@ def _chained(encoded: Any, depth: int) -> BaseException | None:
         return None
     error = _rebuild(encoded, depth + 1)
     if error is None:
-        error = RemoteError(f"{encoded.get('type')}: {encoded.get('message')}")
+        error = RemoteError(_shown(f"{encoded.get('type')}: {encoded.get('message')}"))
         error.__traceback__ = _frames(encoded.get("frames"))
     return error
 
@@ -77,15 +79,22 @@ def _frames(encoded: Any) -> TracebackType | None:
     for item in reversed(encoded):
         if not (isinstance(item, list) and len(item) == 3 and isinstance(item[2], int)):
             return None
-        filename, name, line = _file(str(item[0])), str(item[1]), max(1, min(item[2], 10**6))
+        filename, name = _file(plain(str(item[0]))), plain(str(item[1]))
+        line = max(1, min(item[2], 10**6))
         result = TracebackType(result, _frame(filename, name, line), -1, line)
     return result
+
+
+def _shown(value: Any) -> Any:
+    """Return an argument of an exception, a text without what plays tricks on a terminal."""
+    return "\n".join(map(harmless, value.split("\n"))) if isinstance(value, str) else value
 
 
 def _file(name: str) -> str:
     """Return the name of a source file, in brackets where ``traceback`` must not read it.
 
-    The container has chosen it: a device or a pipe has no end.
+    The container has chosen it: a device or a pipe has no end, and what is no Python source is
+    none of its business.
     """
     try:
         facts = os.stat(name)
@@ -95,7 +104,11 @@ def _file(name: str) -> str:
         readable = False
     else:
         readable = stat.S_ISREG(facts.st_mode) and 0 < facts.st_size <= MAX_SOURCE
-    return name if readable and name.startswith("/") else f"<{name.strip('<>')}>"
+    return (
+        name
+        if readable and name.startswith("/") and name.endswith(".py")
+        else f"<{name.strip('<>')}>"
+    )
 
 
 class _SyntheticTraceback(Exception):  # noqa: N818

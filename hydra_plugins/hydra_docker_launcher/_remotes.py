@@ -129,7 +129,7 @@ def address(repository: Repository, remote: str) -> str:
             f"it (git remote add {remote} URL), or name another remote or a URL."
         )
     asked = ("remote", "get-url") if remote in names else ("ls-remote", "--get-url")
-    url = repository.run(*asked, remote).line
+    url = repository.run(*asked, "--end-of-options", remote).line
     is_path = "://" not in url and ":" not in url.split("/")[0]
     return str((repository.root / url).resolve()) if is_path else url
 
@@ -153,7 +153,9 @@ def refs_with(repository: Repository, commit: str, remote: str) -> tuple[str, ..
 
 def _advertised(repository: Repository, remote: str) -> Iterator[tuple[str, str]]:
     """Yield the tips of a remote's branches and tags, and their refs."""
-    answer = repository.run("ls-remote", "--heads", "--tags", remote, may_fail=True)
+    answer = repository.run(
+        "ls-remote", "--heads", "--tags", "--end-of-options", remote, may_fail=True
+    )
     if answer.status != 0:
         raise SourceError(
             f"hydra.launcher.remote={remote}: it was asked for its branches, and does not answer:\n"

@@ -49,6 +49,7 @@ _CONFIGURATION = (
     "core.fsmonitor=false",  # monitors and hooks would write into the repository
     f"core.hooksPath={os.devnull}",
     "core.warnAmbiguousRefs=true",
+    "protocol.ext.allow=never",  # its addresses are commands
     "status.renames=true",
 )
 _WHY_NOT = {  # by what git says

@@ -6,9 +6,11 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from . import _job_folder
 from ._compose import ComposedJob
 from ._errors import JobError
 from ._evidence import NEAR
+from ._harmless import plain
 from ._job import Job
 from ._outcome import End, Outcome, last_lines
 from ._paths import JobPaths
@@ -78,7 +80,7 @@ def exception(job: Job, outcome: Outcome) -> Exception:
             add_note(error, report)
             return error
     text = outcome.error.get("traceback")
-    return JobError(f"{report}\n\n{text.rstrip()}" if isinstance(text, str) else report)
+    return JobError(f"{report}\n\n{plain(text.rstrip())}" if isinstance(text, str) else report)
 
 
 def _is_of_task(error: dict[str, Any]) -> bool:
@@ -117,4 +119,4 @@ def _is_of_interest(outcome: Outcome, peak: int, limit: int) -> bool:
 
 def has_log(paths: JobPaths) -> bool:
     """Tell whether there is a log; a container may have put a link to another file in its place."""
-    return paths.log.is_file() and not paths.log.is_symlink()
+    return _job_folder.log_size(paths) is not None

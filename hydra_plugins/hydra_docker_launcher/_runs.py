@@ -12,21 +12,26 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
-from . import _compose, _plan, _results, _usage
+from . import _compose, _job_folder, _plan, _usage
 from ._engine import ContainerSpec
 from ._errors import TrackingError
+from ._harmless import plain
 from ._options import LABEL_PREFIX
 from ._outcome import Outcome
 from ._saved import SavedJob, SavedSweep
 from ._tracking import OUTCOME_TAG, JobRun, JobRunEnd, RunStatus, StoreAccess, Tracker
+from ._units import show_size
 from ._usage import Point
 
 log = logging.getLogger("hydra_docker_launcher")
 
 #: What a row of the ledger says of an end beside its cause, where it is known.
 KNOWN = ("advice", "warning", "memory_peak")
+MOST_METRICS = 10_000  # of what a job returns
+MORE_LOG = 64 * 1024**2  # bytes beyond log_limit: the last lines of launchers and attempts
 PATIENCE = 60.0  # seconds that jobs wait to be started for a store that has ceased to answer
 PAUSE = 2.0  # seconds between two questions whether it answers again
 
@@ -243,7 +248,6 @@ def _job_run_end(job: SavedJob, row: Mapping[str, Any], outcome: Outcome) -> Job
         **{f"{LABEL_PREFIX}{name}": row.get(name) for name in KNOWN},
         f"{LABEL_PREFIX}stray": (row.get("stray") or {}).get("total") or None,
     }
-    paths = job.job.paths
     return JobRunEnd(
         status=outcome.end.run_status,
         params=_compose.flatten(job.job.plain),
@@ -252,22 +256,37 @@ def _job_run_end(job: SavedJob, row: Mapping[str, Any], outcome: Outcome) -> Job
             **_metrics(outcome),
         },
         tags={name: str(value) for name, value in tags.items() if value is not None},
-        files={"container.log": paths.log} if _results.has_log(paths) else {},
+        files={"container.log": job.job.paths.log} if _is_log(job) else {},
         ended_at=_seconds(row.get("ended")),
         series=job.series,
     )
+
+
+def _is_log(job: SavedJob) -> bool:
+    """Tell whether container.log may be uploaded: the job could make a huge file of it."""
+    size = _job_folder.log_size(job.job.paths)
+    limit = job.runnable.log_limit
+    if size is None or limit is None or size <= limit + MORE_LOG:
+        return size is not None
+    log.warning(
+        "%s: container.log is not uploaded: it has %s, which is more than was written to it",
+        job.job.title,
+        show_size(size),
+    )
+    return False
 
 
 def _metrics(outcome: Outcome) -> dict[str, float]:
     """Return a returned number as ``return_value``, a dict's numbers by their keys."""
     value = outcome.value
     items = value.items() if isinstance(value, dict) else [("return_value", value)]
-    return {
-        name: float(number)
+    numbers = {
+        plain(name): float(number)
         for name, number in items
         if isinstance(number, (int, float)) and not isinstance(number, bool)
         if isinstance(number, float) or abs(number) <= sys.float_info.max
     }
+    return dict(islice(numbers.items(), MOST_METRICS))
 
 
 def _seconds(moment: object) -> float | None:

@@ -14,6 +14,7 @@ from . import _paths, _stray_rules, _unpacking
 from ._collection import FAILURES, Collection
 from ._engine import ContainerSpec, Engine
 from ._errors import EngineError
+from ._harmless import plain
 from ._outcome import MAX_STRAY, End, Outcome, Stray, StrayFile
 from ._stray_rules import Policy, Rules, in_words_of_diff
 from ._units import show_size
@@ -147,7 +148,9 @@ def report(title: str, stray: Stray, *, first: bool) -> str | None:
     What has been collected needs none (see ``collected``), nor what its outcome's cause names.
     """
     if stray.unread is not None:
-        return f"{title}: what it left in its container could not be looked at: {stray.unread}"
+        return (
+            f"{title}: what it left in its container could not be looked at: {plain(stray.unread)}"
+        )
     if stray.left:
         what = f"{title} left {_files(stray.left_total)} that could not be collected"
         return "\n".join([f"{what}:", *_lines(stray.left, stray.left_total)])
@@ -204,4 +207,4 @@ def _shown(file: StrayFile) -> str:
         for character in file.path
     )
     size = "" if file.size is None else f" ({show_size(file.size)})"
-    return f"{path}{size}" + (f": {file.reason}" if file.reason else "")
+    return f"{path}{size}" + (f": {plain(file.reason)}" if file.reason else "")

@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from . import _attempt, _outcome, _stray
+from . import _attempt, _job_folder, _outcome, _stray
 from ._attempt import RunnableJob
 from ._container_log import ContainerLog
 from ._engine import ContainerSpec, ContainerState, Engine
@@ -25,6 +25,7 @@ from ._outcome import End, Outcome
 from ._recorder import Recorder
 from ._sampling import Sampler
 from ._symptoms import LAST_LINES
+from ._units import show_size
 
 log = logging.getLogger("hydra_docker_launcher")
 
@@ -239,10 +240,10 @@ class Watch:
         with self._lock:
             self._let_go()
             if job.attempt == 1:
-                self._log = ContainerLog.first(job.paths.log)
+                self._log = ContainerLog.first(job.paths.log, job.log_limit)
             else:
                 after = job.earlier[-1].value if job.earlier else "an earlier one"
-                self._log = ContainerLog.further(job.paths.log, job.attempt, after)
+                self._log = ContainerLog.further(job.paths.log, job.attempt, after, job.log_limit)
         self._remove_remains()  # never two containers in one output folder
         container = self._engine.create(spec)
         with self._lock:
@@ -268,7 +269,8 @@ class Watch:
         with self._lock:
             self._container = container
             self._started = True
-            self._log = ContainerLog.taken_up(self.job.paths.log, self.job.attempt)
+            job = self.job
+            self._log = ContainerLog.taken_up(job.paths.log, job.attempt, job.log_limit)
         self._recorder.started(self.job, self._spec, container)
         self._goes_on(container)
         self._measure(container)
@@ -339,10 +341,18 @@ class Watch:
 
     def _take_line(self, line: bytes, file: ContainerLog) -> bool:
         """Write and show a line; tell whether it is new."""
+        was_full = file.full
         new = file.write(line)
         if self.released:
             raise _Released
-        if new:
+        if file.full and not was_full:
+            log.warning(
+                "%s: container.log has reached hydra.launcher.log_limit=%s. What it prints is left "
+                "out from here on, but for its last lines.",
+                self.job.title,
+                show_size(self.job.log_limit or 0),
+            )
+        if new and not file.full:
             self._recorder.output(self.job, line.partition(b" ")[2].decode("utf-8", "replace"))
         return new
 
@@ -371,7 +381,7 @@ class Watch:
                 self._container,
             )
             record_end(self._recorder, self.job, self.outcome, self._container, state)
-            self._remove_secrets()
+            _job_folder.remove_secrets(self.job.paths)
             self._clean_up()
             self._recorder.settled(self.job)
             return
@@ -381,8 +391,8 @@ class Watch:
         self.remains = self._container or self.remains
         with _told_of_failure(self.job, self.outcome):
             self._recorder.attempted(self.job, self.outcome, self._container, state, delay)
-        self._remove_secrets()
-        self._remove_job_file()
+        _job_folder.remove_secrets(self.job.paths)
+        _job_folder.remove_job_file(self.job.paths)
         self._remove_remains()
 
     def _clean_up(self) -> None:
@@ -394,23 +404,12 @@ class Watch:
         if self._container is not None and not kept:
             self._engine.remove(self._container)
         if self._container is None or not kept:
-            self._remove_job_file()
+            _job_folder.remove_job_file(self.job.paths)
 
     def _remove_remains(self) -> None:
         if self.remains is not None:
             self._engine.remove(self.remains)
             self.remains = None
-
-    def _remove_job_file(self) -> None:
-        self.job.paths.job.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
-            self.job.paths.secrets.rmdir()
-
-    def _remove_secrets(self) -> None:
-        """Remove the files; a container that is kept has the folder mounted still."""
-        folder = self.job.paths.secrets
-        for file in folder.iterdir() if folder.is_dir() else ():
-            file.unlink()
 
 
 def record_end(

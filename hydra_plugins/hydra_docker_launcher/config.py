@@ -110,6 +110,17 @@ class RetriesConf:
 
 
 @dataclass
+class LoggingConf:
+    # The engine's logging driver: json-file, local or journald. From those the launcher can read
+    # what it has missed, should it be killed.
+    driver: str = "json-file"
+
+    # Options of the driver. With json-file and local, unless they say otherwise: {max-size: 10m,
+    # max-file: 5}, so that the engine keeps no more than that of each container.
+    options: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class DockerLauncherConf:
     _target_: str = "hydra_plugins.hydra_docker_launcher.docker_launcher.DockerLauncher"
 
@@ -287,6 +298,12 @@ class DockerLauncherConf:
     # true: what each job really uses of CPUs, memory, processes, disk, network and GPUs is measured
     # from outside its container, and recorded: in sweep.json, and as system metrics in MLflow.
     system_metrics: bool = True
+    # What the engine keeps of a container's output, as in Compose.
+    logging: LoggingConf = field(default_factory=LoggingConf)
+
+    # The most that container.log may have, of all attempts of a job: 100m, 1g, or bytes. What is
+    # printed beyond is left out, but for the last lines. null: no limit
+    log_limit: Optional[str] = "1g"
 
     mlflow: MlflowConf = field(default_factory=MlflowConf)
 
@@ -299,7 +316,7 @@ def _open_schema() -> DictConfig:
     `+hydra.launcher.environment.NAME=value`.
     """
     schema: DictConfig = OmegaConf.structured(DockerLauncherConf)
-    for node in (schema, schema.build, schema.clone, schema.retries, schema.mlflow):
+    for node in (schema, schema.build, schema.clone, schema.retries, schema.logging, schema.mlflow):
         OmegaConf.set_struct(node, False)
     return schema
 

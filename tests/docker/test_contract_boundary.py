@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +19,12 @@ def repository(make_repository: MakeRepository) -> Repository:
 @pytest.fixture(scope="module")
 def sweep(repository: Repository) -> Finished:
     writes = ["/tmp/file", str(repository.root / "new.txt")]
-    finished = repository.sweep(f"try_to_write={writes}", "hydra.launcher.labels.team=vision")
+    reads = ["/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock"]
+    finished = repository.sweep(
+        f"try_to_write={writes}", f"try_to_read={reads}", "hydra.launcher.labels.team=vision"
+    )
     assert finished.status == 0, finished.output
+    assert "Options open the boundary" not in finished.output
     return finished
 
 
@@ -32,6 +38,28 @@ def test_privileges(answers: dict[str, Any]) -> None:
     assert answers["no_new_privileges"] == "1"
     assert answers["effective"] == 0
     assert answers["bounding"] == 0
+
+
+def test_system_calls(answers: dict[str, Any]) -> None:
+    """The engine's own filter of system calls is on."""
+    assert answers["seccomp"] == "2"
+
+
+def test_namespaces(answers: dict[str, Any]) -> None:
+    """The job shares no namespace with the host, and sees no process but its own."""
+    host = {name: str(Path("/proc/self/ns", name).readlink()) for name in answers["namespaces"]}
+    assert not set(host.items()) & set(answers["namespaces"].items())
+    assert min(answers["processes"]) == 1
+    assert len(answers["processes"]) < 5
+
+
+def test_engine(answers: dict[str, Any]) -> None:
+    """The engine cannot be reached from inside."""
+    assert not [path for path in answers["mounts"] if path.endswith(".sock")]
+    sockets = ["/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock"]
+    assert {path: answers["reads"][path] for path in sockets} == dict.fromkeys(
+        sockets, os.strerror(errno.ENOENT)
+    )
 
 
 def test_user(answers: dict[str, Any]) -> None:

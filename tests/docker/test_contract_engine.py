@@ -15,6 +15,7 @@ from sweep_command import wait_for
 from hydra_plugins.hydra_docker_launcher._docker_engine import DockerEngine
 from hydra_plugins.hydra_docker_launcher._engine import ContainerSpec
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError
+from hydra_plugins.hydra_docker_launcher._option_values import Logging
 from hydra_plugins.hydra_docker_launcher._options import Restart
 
 
@@ -98,6 +99,33 @@ def test_log_lines_follow(engine: DockerEngine, make_spec: MakeSpec) -> None:
     assert state.running
     engine.stop(container, 0)
     assert list(lines) == []
+
+
+def test_log_that_is_rotated(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    """Who follows gets every line once; who comes later gets the last ones, as far as they are."""
+    words = "x" * 60
+    script = (
+        f"i=0; while [ $i -lt 2000 ]; do echo $i {words}; i=$((i+1)); "
+        "[ $((i%50)) = 0 ] && sleep 0.03; done; true"
+    )
+    rotated = Logging("json-file", (("max-file", "3"), ("max-size", "40k")))
+    container = run(engine, replace(make_spec(script), logging=rotated))
+    lines = list(engine.log_lines(container, None))
+    assert [line.split()[1:] for line in lines] == [
+        [str(number).encode(), words.encode()] for number in range(2000)
+    ]
+    left = list(engine.log_lines(container, lines[0].split()[0].decode()))
+    assert left == lines[-len(left) :]
+    assert 200 < len(left) < 1500
+
+
+def test_line_without_end(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    """A line that is too long to be held in memory comes in several."""
+    script = "head -c 3000000 /dev/zero | tr '\\0' y; echo; echo end"
+    container = run(engine, make_spec(script))
+    lines = [line.partition(b" ")[2] for line in engine.log_lines(container, None)]
+    assert b"".join(lines) == b"y" * 3_000_000 + b"end"
+    assert max(map(len, lines)) < 2 * 1024**2
 
 
 def test_state(engine: DockerEngine, make_spec: MakeSpec) -> None:

@@ -30,6 +30,9 @@ def test_bare():
         "    --pids-limit -1 \\\n"
         "    --stop-timeout 10 \\\n"
         "    --restart no \\\n"
+        "    --log-driver json-file \\\n"
+        "    --log-opt max-file=5 \\\n"
+        "    --log-opt max-size=10m \\\n"
         "    --entrypoint python3 \\\n"
         "    sha256:abc /hydra/worker.py"
     )
@@ -101,6 +104,9 @@ def test_full():
         "    --init \\\n"
         "    --stop-timeout 1 \\\n"
         "    --restart on-failure:3 \\\n"
+        "    --log-driver json-file \\\n"
+        "    --log-opt max-file=5 \\\n"
+        "    --log-opt max-size=10m \\\n"
         "    --env A=1 \\\n"
         "    --env 'TEXT=it'\"'\"'s $HOME' \\\n"
         '    --mount \'type=bind,"source=/out/lr=1,b=2","target=/out/lr=1,b=2"\' \\\n'

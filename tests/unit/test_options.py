@@ -18,6 +18,7 @@ from hydra_plugins.hydra_docker_launcher._options import (
     CloneOptions,
     Gpus,
     JobOptions,
+    Logging,
     Mlflow,
     Options,
     Restart,
@@ -37,6 +38,7 @@ NESTED = {
     "build": config.BuildConf,
     "clone": config.CloneConf,
     "retries": config.RetriesConf,
+    "logging": config.LoggingConf,
     "mlflow": config.MlflowConf,
 }
 VALID = f"Valid are: {', '.join(NAMES)}"
@@ -107,6 +109,8 @@ EVERY: dict[str, Any] = {
     "keep": "all",
     "stray": "collect",
     "stray_limit": "2g",
+    "logging": {"driver": "local", "options": {"max-size": "1m", "compress": False}},
+    "log_limit": "200m",
     "mlflow": {
         "enabled": False,
         "tracking_uri": "http://tracking:5000",
@@ -183,6 +187,8 @@ def test_defaults(tmp_path):
             retries=Retries(oom=0, infra=0, error=0, timeout=0, backoff=5.0, mem_factor=1.0),
             stray="warn",
             stray_limit=1024 * MIB,
+            logging=Logging("json-file", (("max-file", "5"), ("max-size", "10m"))),
+            log_limit=1024 * MIB,
         ),
     )
 
@@ -264,6 +270,10 @@ def test_every_option(tmp_path):
             retries=Retries(oom=1, infra=2, error=3, timeout=4, backoff=90.0, mem_factor=1.5),
             stray="collect",
             stray_limit=2048 * MIB,
+            logging=Logging(
+                "local", (("compress", "false"), ("max-file", "5"), ("max-size", "1m"))
+            ),
+            log_limit=200 * MIB,
         ),
     )
 
@@ -319,7 +329,7 @@ def test_misspelt_name(tmp_path, name, meant):
 
 
 def test_misspelt_name_in_a_part(tmp_path):
-    """The same for the names below build, clone, retries and mlflow."""
+    """The same for the names below build, clone, retries, logging and mlflow."""
     assert refusal(tmp_path, build={"dockerfil": "x"}) == (
         "hydra.launcher.build.dockerfil is not an option of hydra/launcher=docker. "
         "Did you mean build.dockerfile?\n"
@@ -387,6 +397,18 @@ def test_names_are_checked_before_values_are_resolved():
 
 # ---- values ------------------------------------------------------------------------------------
 
+A_REVISION = "must be a revision of git, such as HEAD, a branch, a tag or an id"
+A_REMOTE = "must be the name of a remote, or a URL"
+A_DRIVER = (
+    "the launcher could not read the output back from it; valid is: json-file, local, journald"
+)
+AN_OPTION_OF_JSON_FILE = (
+    "valid is: compress, max-file, max-size, env, env-regex, labels, labels-regex, tag; did you "
+    "mean max-size? (with driver=json-file)"
+)
+AN_OPTION_OF_JOURNALD = "valid is: env, env-regex, labels, labels-regex, tag (with driver=journald)"
+A_LOG_SIZE = "must be more than nothing, or -1 for no limit"
+ONE_FILE = "there is one file, where max-size=-1 sets no limit"
 A_SIZE = "must be a size such as 512m, 2g or 2147483648 (b, k, m, g, t; 1k = 1024)"
 A_GPU = "valid is: a number, all, or a list of device ids"
 A_NUMBER_OF_RETRIES = "must be a number of further attempts, 0 for none"
@@ -406,6 +428,9 @@ A_PATH = "must be an absolute path in the container, not /"
     [
         ({"image": " "}, "image= : is empty; leave it out"),
         ({"commit": ""}, "commit=: is empty; leave it out"),
+        ({"commit": "--all"}, f"commit=--all: {A_REVISION}"),
+        ({"remote": "--upload-pack=touch x"}, f"remote=--upload-pack=touch x: {A_REMOTE}"),
+        ({"remote": "ext::sh -c date"}, f"remote=ext::sh -c date: {A_REMOTE}"),
         ({"runtime": ""}, "runtime=: is empty; leave it out"),
         ({"build": {"target": ""}}, "build.target=: is empty; leave it out"),
         ({"mlflow": {"run_name": ""}}, "mlflow.run_name=: is empty; leave it out"),
@@ -441,6 +466,36 @@ A_PATH = "must be an absolute path in the container, not /"
         ({"push": True}, f"push=True: {A_REPOSITORY}"),
         ({"keep": "fail"}, "keep=fail: valid is: none, failed, all; did you mean failed?"),
         ({"stray_limit": "all"}, f"stray_limit=all: {A_SIZE}"),
+        ({"log_limit": "all"}, f"log_limit=all: {A_SIZE}"),
+        ({"log_limit": "1k"}, "log_limit=1k: must be at least 64k"),
+        (
+            {"logging": {"driver": "none"}},
+            f"logging.driver=none: {A_DRIVER}",
+        ),
+        (
+            {"logging": {"driver": "syslog"}},
+            f"logging.driver=syslog: {A_DRIVER}",
+        ),
+        (
+            {"logging": {"options": {"max-sizes": "1m"}}},
+            f"logging.options={{'max-sizes': '1m'}}: max-sizes: {AN_OPTION_OF_JSON_FILE}",
+        ),
+        (
+            {"logging": {"driver": "journald", "options": {"max-size": "1m"}}},
+            f"logging.options={{'max-size': '1m'}}: max-size: {AN_OPTION_OF_JOURNALD}",
+        ),
+        (
+            {"logging": {"options": {"max-size": "0"}}},
+            f"logging.options={{'max-size': '0'}}: max-size: {A_LOG_SIZE}",
+        ),
+        (
+            {"logging": {"options": {"max-file": "many"}}},
+            "logging.options={'max-file': 'many'}: max-file: must be a positive number of files",
+        ),
+        (
+            {"logging": {"options": {"max-size": "-1", "max-file": 3}}},
+            f"logging.options={{'max-size': '-1', 'max-file': 3}}: max-file: {ONE_FILE}",
+        ),
         (
             {"stray": "collects"},
             "stray=collects: valid is: warn, collect, ignore, error; did you mean collect?",

@@ -71,6 +71,15 @@ OPTIONS = JobOptions(
     stop_grace_period=10.0,
     restart=Restart(),
 )
+#: What the job cannot rename in its output folder.
+GUARDS = (
+    Mount(f"{FOLDER}/2/.docker", f"{FOLDER}/2/.docker"),
+    *(
+        Mount(f"{FOLDER}/2/.docker/{name}", f"{FOLDER}/2/.docker/{name}", read_only=True)
+        for name in ("config.yaml", "job.pickle")
+    ),
+)
+
 SPEC = ContainerSpec(
     name="train-10-00-00-2",
     image=IMAGE,
@@ -103,6 +112,7 @@ SPEC = ContainerSpec(
         Mount(f"{FOLDER}/2", f"{FOLDER}/2"),
         Mount(f"{FOLDER}/2/.docker/config.yaml", "/hydra/config.yaml", read_only=True),
         Mount(f"{FOLDER}/2/.docker/job.pickle", "/hydra/job.pickle", read_only=True),
+        *GUARDS,
     ),
     labels=(
         ("hydra.docker.sweep", "20261122-100000-abcdef"),
@@ -195,9 +205,10 @@ def test_plan_with_every_option():
             ("A", "1"),
         ),
         mounts=(
-            *SPEC.mounts,
+            *SPEC.mounts[:3],
             Mount("/data", "/data", read_only=True),
             Mount("cache", "/cache", named=True),
+            *GUARDS,
         ),
         labels=(("team", "vision"), *SPEC.labels),
         restart=Restart("on-failure", 3),

@@ -608,6 +608,7 @@ def loud(caplog):
         ("\x1b]8;;http://x\x1b\\link", "link"),
         ("a\rb\x08c\x00d\x7f", "abcd"),
         ("\x9b2Jx", "2Jx"),
+        ("\u202egpj.exe\u2066a\u2028b", "gpj.exeab"),
         ("wörld ✓", "wörld ✓"),
         ("\x1b", ""),
     ],

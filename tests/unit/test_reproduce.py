@@ -90,6 +90,14 @@ def bench(tmp_path, monkeypatch, commit_files):
 def test_container(bench):
     """The job sees the paths of then; the host keeps its outputs in the new folder."""
     bench.reproduce()
+    place = "/home/ada/project/multirun/then/0/.docker"
+    guards = (
+        Mount(f"{bench.output}/0/.docker", place),
+        *(
+            Mount(f"{bench.output}/0/.docker/{name}", f"{place}/{name}", read_only=True)
+            for name in ("config.yaml", "job.pickle")
+        ),
+    )
     assert bench.spec == ContainerSpec(
         name="train-now-0",
         image=f"sha256:{0xABC:064x}",
@@ -108,6 +116,7 @@ def test_container(bench):
             Mount(f"{bench.output}/0", "/home/ada/project/multirun/then/0"),
             Mount(f"{bench.output}/0/.docker/config.yaml", "/hydra/config.yaml", read_only=True),
             Mount(f"{bench.output}/0/.docker/job.pickle", "/hydra/job.pickle", read_only=True),
+            *guards,
         ),
         labels=bench.spec.labels,
     )
@@ -281,7 +290,7 @@ def test_volumes_that_moved(bench, tmp_path):
     options = {**OPTIONS, "volumes": ["/mnt/data:/data:ro", "cache:/cache"]}
     bench.engine.volumes = frozenset(["cache"])
     bench.reproduce(bench.job(options=options), volumes=(("/mnt/data", f"{tmp_path}/my data"),))
-    assert bench.spec.mounts[3:] == (
+    assert bench.spec.mounts[3:5] == (
         Mount(f"{tmp_path}/my data", "/data", read_only=True),
         Mount("cache", "/cache", named=True),
     )

@@ -10,6 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 
 CGROUP = Path("/sys/fs/cgroup")
+NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
 NO_LIMIT = 2**60  # cgroup v1 writes a huge number, v2 writes "max"
 
 
@@ -68,6 +69,9 @@ def main(cfg):
             "core": resource.getrlimit(resource.RLIMIT_CORE),
         },
         "no_new_privileges": status["NoNewPrivs"],
+        "seccomp": status["Seccomp"],
+        "processes": [int(name) for name in os.listdir("/proc") if name.isdecimal()],
+        "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES},
         "effective": int(status["CapEff"], 16),
         "bounding": int(status["CapBnd"], 16),
         "uid": os.getuid(),
