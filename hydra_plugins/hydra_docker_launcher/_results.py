@@ -46,7 +46,7 @@ def job_return(job: ComposedJob, outcome: Outcome | None, task_name: str) -> Job
     """
     kind = JobReturn if outcome is not None else BackgroundJobReturn
     result = kind(
-        overrides=list(job.overrides),
+        overrides=list(job.task_overrides or job.overrides),
         cfg=job.cfg,
         hydra_cfg=job.hydra_cfg,
         working_dir=str(job.working_dir),

@@ -22,6 +22,7 @@ ORDER = (
     "_paths",
     "_interrupt",
     "_private",
+    "_redaction",
     "_job",
     "config",
     "_option_values",
