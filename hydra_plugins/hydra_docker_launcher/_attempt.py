@@ -9,6 +9,7 @@ from ._option_values import LONGEST_BACKOFF
 from ._options import LABEL_PREFIX, NO_RETRIES, Retries
 from ._outcome import End, Outcome
 from ._paths import JobPaths
+from ._redaction import Masks
 from ._stray_rules import IGNORE, Policy
 from ._units import show_size
 
@@ -47,6 +48,8 @@ class RunnableJob:
     #: When this attempt was first started, in seconds since the epoch; None: its time begins now.
     started_at: float | None = None
     stray: Policy = IGNORE
+    #: What is masked in texts of the job and about it.
+    masks: Masks = ()
 
 
 def following(job: RunnableJob, outcome: Outcome) -> RunnableJob | None:

@@ -27,7 +27,7 @@ from . import _composed, _private, _redaction
 from ._errors import TaskError
 from ._job import Job
 from ._private import Rules, hide_variables
-from ._redaction import Masks, Withheld
+from ._redaction import Masks, Withheld, escaped
 
 #: Parts of Hydra's node whose types stand in plugins, which an image does not have.
 PLUGIN_NODES = ("launcher", "sweeper")
@@ -128,6 +128,15 @@ def compose(
     )
 
 
+def rules_of(config: DictConfig) -> Rules:
+    """Return the rules of a sweep, from the config that its jobs' configs are made of."""
+    try:
+        globs = OmegaConf.to_container(config.hydra.launcher.redact, resolve=True)
+    except (OmegaConfBaseException, ValueError):
+        return Rules()
+    return _rules({"redact": globs})
+
+
 def _rules(options: Mapping[str, Any]) -> Rules:
     """Return the rules that the options name; where those are wrong, the launcher says so later."""
     globs = options.get("redact")
@@ -202,7 +211,7 @@ def _keep_variables(raw: Any, resolved: Any) -> Any:
         return [_keep_variables(one, other) for one, other in zip(raw, resolved, strict=True)]
     if isinstance(raw, str) and "${oc.env:" in raw:
         return raw
-    return _escaped(resolved) if isinstance(resolved, str) else resolved
+    return escaped(resolved) if isinstance(resolved, str) else resolved
 
 
 def config_folders(config: DictConfig) -> tuple[Path, ...]:
@@ -333,7 +342,7 @@ def _resolve_item(container: Any, key: Any, unresolved: list[str]) -> None:
         if isinstance(value, Container):
             _resolve_items(value, unresolved)
         elif isinstance(value, str):
-            value = _escaped(value)
+            value = escaped(value)
         elif _is_plain(value):
             # A resolver's own list, tuple or dict stays one; it does not become a ListConfig.
             value = AnyNode(value, flags={"allow_objects": True})
@@ -355,11 +364,6 @@ def _is_plain(value: Any) -> bool:
 
 def _is_plain_or_single(value: Any) -> bool:
     return _is_plain(value) or isinstance(value, SINGLE)
-
-
-def _escaped(text: str) -> str:
-    """Return ``text`` so that it is no interpolation; a password may have ``${`` in it."""
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _unescaped(value: Any) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from . import (
     _attempt,
     _background,
+    _clone,
     _delivery,
     _dry_run,
     _image,
@@ -23,6 +24,7 @@ from . import (
     _plan,
     _preflight,
     _private,
+    _redaction,
     _resume,
     _running,
     _saving,
@@ -44,6 +46,7 @@ from ._pinning import Code, Ready, Request
 from ._plan import Ground
 from ._provenance import Composition, Origin, Record
 from ._recording import SweepRecorder
+from ._redaction import Masks
 from ._relay import Relay
 from ._running import RunnableJob
 from ._saved import SavedJob
@@ -53,6 +56,14 @@ from ._task import Task
 from ._tracking import RunStatus, Tracker
 
 log = logging.getLogger("hydra_docker_launcher")
+
+#: What MLflow passes on to containers and nobody else is to know.
+_MLFLOW_SECRETS = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "DATABRICKS_TOKEN",
+    "DATABRICKS_CLIENT_SECRET",
+)
 
 MakeEngine = Callable[[], Engine]
 MakeTracker = Callable[[Mlflow, Path, str], Tracker]
@@ -180,7 +191,8 @@ class Execution:
             jobs = [option.job for option in batch.options]
             _pinning.check_volumes(jobs, self._pinned.engine)
         if self._pinned.options.dry_run:
-            _print(self._pinned, self._plan(self._pinned, batch, None), self._past())
+            plans = self._plan(self._pinned, batch, None)
+            _print(self._pinned, batch, plans, self._past())
             return None
         if self._opened is None:
             self._opened = self._open(self._pinned, batch)
@@ -359,7 +371,8 @@ class Execution:
                 pinned.options.n_jobs, max(option.job.cpus for option in options), code.host
             ),
             mounts=code.clone.mounts if code.clone else (),
-            secrets=bool(code.clone and code.clone.secrets),
+            secrets=bool(code.clone and code.clone.secrets)
+            or _redaction.overrides(code.task.argv, pinned.options.rules) != code.task.argv,
         )
         return [
             RunnableJob(
@@ -369,6 +382,7 @@ class Execution:
                 paths=job.paths,
                 timeout=option.job.timeout,
                 retries=option.job.retries,
+                masks=self._masks(pinned, job, option),
                 stray=Policy(
                     option.job.stray,
                     option.job.stray_limit,
@@ -378,6 +392,18 @@ class Execution:
             )
             for job, option in zip(batch.jobs, options, strict=True)
         ]
+
+    def _masks(self, pinned: _Pinned, job: Job, options: Options) -> Masks:
+        """Return what is masked in a job's output, and in what is told of it."""
+        _, secret = _plan.variables(job, options.job)
+        known = _redaction.secrets_of(secret)
+        clone = pinned.code.clone
+        known += _clone.secrets_in(clone) if clone is not None else ()
+        if pinned.options.mlflow.enabled:
+            variables = [(name, os.environ.get(name, "")) for name in _MLFLOW_SECRETS]
+            uri = pinned.options.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+            known += (*_redaction.secrets_of(variables), *_redaction.url_secrets(uri))
+        return tuple(dict.fromkeys((*job.withheld.masks, *_redaction.masks_of(known))))
 
 
 def _saved(
@@ -390,9 +416,14 @@ def _saved(
 ) -> list[SavedJob]:
     return [
         _saving.saved_job(
-            record, job, plan, content(job, task, plan.spec.restart.name), data[job.number]
+            record,
+            job,
+            plan,
+            content(job, task, plan.spec.restart.name),
+            data[job.number],
+            _plan.variables(job, options.job)[1],
         )
-        for job, plan in zip(batch.jobs, plans, strict=True)
+        for job, plan, options in zip(batch.jobs, plans, batch.options, strict=True)
     ]
 
 
@@ -419,8 +450,19 @@ def _identify(pinned: _Pinned, batch: Batch) -> dict[int, tuple[DataIdentity, ..
     return {job.number: data for job, data in zip(batch.jobs, found, strict=True)}
 
 
-def _print(pinned: _Pinned, plans: Sequence[RunnableJob], past: Ledger | None) -> None:
+def _print(
+    pinned: _Pinned, batch: Batch, plans: Sequence[RunnableJob], past: Ledger | None
+) -> None:
     code = pinned.code
+    secret = {
+        job.number: [name for name, _ in _plan.variables(job, options.job)[1]]
+        for job, options in zip(batch.jobs, batch.options, strict=True)
+    }
+
+    def by_file(number: int) -> str:
+        names = ", ".join(secret[number])
+        return f"\n# These variables reach it in a file, not by --env: {names}" if names else ""
+
     image, *made = _image.describe(pinned.engine, pinned.options, code.source, code.script)
     print(f"# IMAGE is {image}, with the files of commit {code.source.commit}")
     cloned = f", which each container clones from {code.clone.shown}" if code.clone else ""
@@ -436,4 +478,4 @@ def _print(pinned: _Pinned, plans: Sequence[RunnableJob], past: Ledger | None) -
             )
             continue
         spec = _attempt.specification(plan, code.host.memory)
-        print(f"\n# {plan.title}\n{_dry_run.docker_run(spec)}")
+        print(f"\n# {plan.title}{by_file(plan.number)}\n{_dry_run.docker_run(spec)}")

@@ -14,6 +14,8 @@ from ._engine import Boundary, ContainerSpec, Host, Limits, Mount
 from ._errors import OptionError
 from ._job import Job
 from ._options import LABEL_PREFIX, JobOptions
+from ._paths import JobPaths
+from ._redaction import Variables, masked, split_variables
 from ._units import show_size
 
 #: Names of containers that no job runs in: they put a layer together, or look into an image.
@@ -76,12 +78,13 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
     paths = job.paths
     own = (
         Mount(str(paths.output), str(job.output_dir)),
-        Mount(str(paths.config), str(_paths.CONFIG), read_only=True),
+        Mount(str(_config_file(job)), str(_paths.CONFIG), read_only=True),
         Mount(str(paths.job), str(_paths.JOB), read_only=True),
         *ground.mounts,
     )
-    if ground.secrets:
-        own += (Mount(str(paths.secrets), str(_paths.SECRETS), read_only=True),)
+    public, secret = variables(job, options)
+    if ground.secrets or secret or job.withheld.hidden:
+        own += (secrets_mount(paths),)
     named = tuple(
         Mount(volume.source, volume.target, volume.read_only, volume.named)
         for volume in options.volumes
@@ -94,10 +97,10 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
         limits=limits(options, ground.host, ground.n_jobs, job.title),
         boundary=_boundary(options, ground.identity),
         gpus=options.gpus,
-        environment=_environment(options, ground.identity),
+        environment=_environment(public, ground.identity),
         mounts=own + named,
         labels=(
-            *options.labels,
+            *((name, masked(value, job.withheld.masks)) for name, value in options.labels),
             *labels(ground.sweep, ground.commit, ground.identity.name),
             (f"{LABEL_PREFIX}job", str(job.number)),
             folder_label(ground.folder),
@@ -105,6 +108,28 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
         restart=options.restart,
         stop_grace_period=options.stop_grace_period,
     )
+
+
+def variables(job: Job, options: JobOptions) -> tuple[Variables, Variables]:
+    """Return the variables of a job that the engine may show, and those that only the job gets."""
+    public, secret = split_variables(options.environment, None, job.withheld.masks)
+    return public, options.secret_environment + secret
+
+
+def secrets_mount(paths: JobPaths) -> Mount:
+    return Mount(str(paths.secrets), str(_paths.SECRETS), read_only=True)
+
+
+def with_secrets(spec: ContainerSpec, paths: JobPaths) -> ContainerSpec:
+    """Return ``spec`` with the job's folder of secrets mounted."""
+    mount = secrets_mount(paths)
+    return spec if mount in spec.mounts else replace(spec, mounts=(*spec.mounts, mount))
+
+
+def _config_file(job: Job) -> Path:
+    """Return the resolved config as the job sees it; one with secrets is among those."""
+    paths = job.paths
+    return paths.config if job.withheld.config is None else paths.secret_config
 
 
 def with_run(
@@ -116,12 +141,12 @@ def with_run(
     """Return ``spec`` for a job that is tracked as ``run_id``. The user's own variables win."""
     if run_id is None:
         return spec
-    variables = {**dict(environment), **dict(spec.environment)}
+    together = {**dict(environment), **dict(spec.environment)}
     present = {mount.target for mount in spec.mounts}
     mounts = tuple(Mount(str(path), str(path)) for path in folders if str(path) not in present)
     return replace(
         spec,
-        environment=tuple(variables.items()),
+        environment=tuple(together.items()),
         mounts=spec.mounts + mounts,
         labels=(*spec.labels, (f"{LABEL_PREFIX}run_id", run_id)),
     )
@@ -213,9 +238,9 @@ def _owner_option(user: str) -> str:
     return f"uid={uid},gid={gid}"
 
 
-def _environment(options: JobOptions, identity: Identity) -> tuple[tuple[str, str], ...]:
-    variables = {"PYTHONUNBUFFERED": "1"}
+def _environment(public: Variables, identity: Identity) -> Variables:
+    own = {"PYTHONUNBUFFERED": "1"}
     if identity.container is not None:
         # A uid that the image's passwd file does not know has no home and no name.
-        variables |= {"HOME": str(_paths.HOME), "USER": identity.name, "LOGNAME": identity.name}
-    return tuple({**variables, **dict(options.environment)}.items())
+        own |= {"HOME": str(_paths.HOME), "USER": identity.name, "LOGNAME": identity.name}
+    return tuple({**own, **dict(public)}.items())

@@ -27,6 +27,7 @@ SHORTEST = 6
 _HARMLESS = ("default", "disable", "disabled", "enable", "enabled", "localhost", "optional")
 #: A text to be replaced, and what is to stand there.
 Masks = tuple[tuple[str, str], ...]
+Variables = tuple[tuple[str, str], ...]
 
 _INTERPOLATIONS = re.compile(r"(\$\{[^{}]*(\{[^{}]*\}[^{}]*)*\})+")
 _REFERENCE = re.compile(r"\$\{([^\W\d][\w.\[\]]*)\}")
@@ -92,6 +93,14 @@ def masked(text: str, masks: Masks) -> str:
     return pattern.sub(lambda match: instead[match[0]], text)
 
 
+def masked_bytes(line: bytes, masks: Masks) -> bytes:
+    """Return a line of output without the values that ``masks`` name; bytes of no text stay."""
+    if not masks:
+        return line
+    text = line.decode("utf-8", "surrogateescape")
+    return masked(text, masks).encode("utf-8", "surrogateescape")
+
+
 def masked_plain(value: Any, masks: Masks) -> Any:
     """Return plain values, with all texts in them masked, keys included."""
     if not masks:
@@ -134,14 +143,23 @@ def secrets_of(variables: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def split_variables(
-    variables: Iterable[tuple[str, str]], rules: Rules, masks: Masks = ()
-) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
-    """Return the variables that everybody may read, and the others."""
+    variables: Iterable[tuple[str, str]], rules: Rules | None, masks: Masks = ()
+) -> tuple[Variables, Variables]:
+    """Return the variables that everybody may read, and the others: by their names and values.
+
+    With no ``rules``, those whose values have something in them that is masked.
+    """
     public, secret = [], []
     for name, value in variables:
-        hidden = rules.is_secret_variable(name, value) or masked(value, masks) != value
+        by_name = rules is not None and rules.is_secret_variable(name, value)
+        hidden = by_name or masked(value, masks) != value
         (secret if hidden else public).append((name, value))
     return tuple(public), tuple(secret)
+
+
+def overrides(words: Iterable[str], rules: Rules) -> tuple[str, ...]:
+    """Return the words of a command line as they may be written down."""
+    return tuple(map(rules.override, words))
 
 
 # ---- configs -------------------------------------------------------------------------------------
@@ -356,6 +374,11 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_as_text(item) for item in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` so that it is no interpolation; a password may have ``${`` in it."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _unescaped(text: str) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
 
 from . import _attempt, _outcome, _stray
 from ._attempt import RunnableJob
@@ -22,7 +25,9 @@ from ._errors import (
 )
 from ._evidence import is_final
 from ._outcome import End, Outcome
+from ._paths import JobPaths
 from ._recorder import Recorder
+from ._redaction import Masks, masked, masked_bytes, masked_plain
 from ._symptoms import LAST_LINES
 
 log = logging.getLogger("hydra_docker_launcher")
@@ -218,7 +223,7 @@ class Watch:
             return None
         self.outcome = _outcome.decide(
             state,
-            _outcome.read_result(self.job.paths.result),
+            _masked_result(_outcome.read_result(self.job.paths.result), self.job.masks),
             spec=self._spec,
             lines=_outcome.last_lines(self.job.paths.log, LAST_LINES),
             timed_out=self._timed_out,
@@ -327,6 +332,8 @@ class Watch:
 
     def _take_line(self, line: bytes, file: ContainerLog) -> bool:
         """Write and show a line; tell whether it is new."""
+        moment, space, text = line.partition(b" ")
+        line = moment + space + masked_bytes(text, self.job.masks)
         new = file.write(line)
         if self.released:
             raise _Released
@@ -347,6 +354,7 @@ class Watch:
     # ---- at its end ------------------------------------------------------------------------------
 
     def _finish(self, state: ContainerState | None) -> None:
+        self.outcome = _masked_outcome(self.outcome, self.job.masks)
         may_repeat = self._may_repeat and self._stopped_by is None
         following = _attempt.following(self.job, self.outcome) if may_repeat else None
         if following is None:
@@ -359,7 +367,7 @@ class Watch:
                 self._container,
             )
             record_end(self._recorder, self.job, self.outcome, self._container, state)
-            self._remove_secrets()
+            remove_secrets(self.job.paths)
             self._clean_up()
             self._recorder.settled(self.job)
             return
@@ -369,8 +377,8 @@ class Watch:
         self.remains = self._container or self.remains
         with _told_of_failure(self.job, self.outcome):
             self._recorder.attempted(self.job, self.outcome, self._container, state, delay)
-        self._remove_secrets()
-        self._remove_job_file()
+        remove_secrets(self.job.paths)
+        remove_job_file(self.job.paths)
         self._remove_remains()
 
     def _clean_up(self) -> None:
@@ -382,23 +390,48 @@ class Watch:
         if self._container is not None and not kept:
             self._engine.remove(self._container)
         if self._container is None or not kept:
-            self._remove_job_file()
+            remove_job_file(self.job.paths)
 
     def _remove_remains(self) -> None:
         if self.remains is not None:
             self._engine.remove(self.remains)
             self.remains = None
 
-    def _remove_job_file(self) -> None:
-        self.job.paths.job.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):
-            self.job.paths.secrets.rmdir()
 
-    def _remove_secrets(self) -> None:
-        """Remove the files; a container that is kept has the folder mounted still."""
-        folder = self.job.paths.secrets
-        for file in folder.iterdir() if folder.is_dir() else ():
-            file.unlink()
+def remove_secrets(paths: JobPaths) -> None:
+    """Remove a job's secrets; a container that is kept has the folder mounted still.
+
+    Its config too: what is written down of it takes the place of that.
+    """
+    folder = paths.secrets
+    for file in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
+        file.unlink()
+        if file == paths.secret_config and not paths.config.is_symlink():
+            with suppress(FileNotFoundError):
+                os.link(paths.config, file, follow_symlinks=False)
+
+
+def remove_job_file(paths: JobPaths) -> None:
+    """Remove what only the job's container has mounted, when that is gone."""
+    paths.job.unlink(missing_ok=True)
+    paths.secret_config.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        paths.secrets.rmdir()
+
+
+def _masked_result(result: dict[str, Any] | None, masks: Masks) -> dict[str, Any] | None:
+    """Return what the worker wrote, in which it has masked its secrets already: nobody trusts it."""
+    return None if result is None else masked_plain(result, masks)
+
+
+def _masked_outcome(outcome: Outcome, masks: Masks) -> Outcome:
+    """Return an outcome in which the engine's words are masked as well."""
+    return replace(
+        outcome,
+        cause=masked(outcome.cause, masks),
+        advice=masked_plain(outcome.advice, masks),
+        warning=masked_plain(outcome.warning, masks),
+    )
 
 
 def record_end(

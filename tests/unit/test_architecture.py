@@ -57,6 +57,7 @@ ORDER = (
     "_composed",
     "_compose",
     "_task",
+    "_multirun",
     # data: what volumes hold, and what the commit says of it
     "_data_identity",
     "_dvc_files",
@@ -125,6 +126,7 @@ ORDER = (
     "_wish",
     "_past_source",
     "_past_job",
+    "_past_secrets",
     "_past_options",
     "_reproduce",
     "_from_note",
