@@ -218,7 +218,9 @@ def _reproduce(parsed: argparse.Namespace) -> int:
     if parsed.run_id is None and parsed.volume:
         return _wrong("--volume is for the volumes of a RUN_ID; --set volumes=[…] gives others")
     if parsed.run_id is None and parsed.secrets:
-        return _wrong("--secret is for the config of a RUN_ID; --config names a file with all of it")
+        return _wrong(
+            "--secret is for the config of a RUN_ID; --config names a file with all of it"
+        )
     folder = Path.cwd()
     with output_folder(parsed.output, folder) as output:
         wish = Wish(

@@ -26,7 +26,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from . import _composed, _private, _redaction
 from ._errors import TaskError
 from ._job import Job
-from ._private import Rules, hide_variables
+from ._private import NO_GLOBS, Rules, hide_variables
 from ._redaction import Masks, Withheld, escaped
 
 #: Parts of Hydra's node whose types stand in plugins, which an image does not have.
@@ -57,7 +57,7 @@ class ComposedJob(Job):
     unresolved: tuple[str, ...]
     #: The overrides as Hydra knows them, with what is not written down.
     task_overrides: tuple[str, ...] = ()
-    rules: Rules = Rules()
+    rules: Rules = NO_GLOBS
 
     def facts(self) -> dict[str, Any]:
         """Return what else is written down of it: Hydra's own node, without values of variables.
@@ -133,7 +133,7 @@ def rules_of(config: DictConfig) -> Rules:
     try:
         globs = OmegaConf.to_container(config.hydra.launcher.redact, resolve=True)
     except (OmegaConfBaseException, ValueError):
-        return Rules()
+        return NO_GLOBS
     return _rules({"redact": globs})
 
 
@@ -172,9 +172,7 @@ def _as_text_if_path(value: Any) -> Any:
     return ("path", str(value)) if isinstance(value, PurePath) else ("value", value)
 
 
-def _written(
-    node: Any, resolved: Mapping[str, Any], rules: Rules, masks: Masks
-) -> dict[str, Any]:
+def _written(node: Any, resolved: Mapping[str, Any], rules: Rules, masks: Masks) -> dict[str, Any]:
     """Return options as they may be written down: an interpolation of a variable stays one."""
     raw = OmegaConf.to_container(node, resolve=False, enum_to_str=True)
     written: dict[str, Any] = _keep_variables(raw, resolved)
@@ -199,9 +197,16 @@ def _without_secrets(key: str, value: Any, rules: Rules, masks: Masks) -> Any:
         return value
     if not key.startswith(_private.VARIABLES) and rules.is_secret(key, value):
         return _private.HIDDEN
-    if isinstance(value, str):
-        return _redaction.masked(_private.without_credentials(value), masks)
-    return value
+    if not isinstance(value, str):
+        return value
+    shown = _redaction.masked(_private.without_credentials(value), masks)
+    place = next((place for place in _private.VARIABLES if key.startswith(place)), None)
+    if shown == value or place is None:
+        return shown
+    # Part of it is a secret: whoever runs the job again gives it by its name.
+    listed = key == place
+    name = value.partition("=")[0] if listed else key[len(place) + 1 :]
+    return f"{name}=${{oc.env:{name}}}" if listed else f"${{oc.env:{name}}}"
 
 
 def _keep_variables(raw: Any, resolved: Any) -> Any:

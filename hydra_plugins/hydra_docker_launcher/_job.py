@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ._paths import JobPaths
-from ._redaction import Withheld
+from ._redaction import NOTHING, Withheld
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -30,7 +30,7 @@ class Job:
     #: ``hydra.launcher`` as it may be written down: what came from the host's environment
     #: (``${oc.env:…}``, a name without a value) is in it by name only.
     written: Mapping[str, Any] = field(default_factory=dict)
-    withheld: Withheld = Withheld()
+    withheld: Withheld = NOTHING
     #: Further tags for its run.
     tags: Mapping[str, str] = field(default_factory=dict)
     #: The folder of the host that is mounted at ``output_dir``; None: that path itself.

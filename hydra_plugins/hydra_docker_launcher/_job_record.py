@@ -17,7 +17,7 @@ from ._engine import ContainerSpec, Image, Limits
 from ._errors import ReproduceError
 from ._job import Job
 from ._pinning import Code, Ready
-from ._private import Rules
+from ._private import NO_GLOBS, Rules
 from ._redaction import Hidden
 from ._source import Source
 from ._task import Task
@@ -70,7 +70,7 @@ class JobRecord:
 
 
 def to_json(
-    job: Job, spec: ContainerSpec, code: Code, ready: Ready, rules: Rules = Rules()
+    job: Job, spec: ContainerSpec, code: Code, ready: Ready, rules: Rules = NO_GLOBS
 ) -> str:
     """Return the record of a job as JSON: variables of the host by name, not by value."""
     written = _private.repeatable_options(job.written, rules)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ._errors import OptionError
 from ._option_values import valid_are
-from ._private import Rules, without_credentials
+from ._private import NO_GLOBS, without_credentials
 
 T = TypeVar("T")
 
@@ -124,7 +124,9 @@ class Reader:
 def _shown_value(name: str, value: object) -> str:
     """Return a value as a message may show it."""
     has_values = name in ("environment", "build.args") and not isinstance(value, (str, int))
-    if has_values or (value is not None and Rules().is_secret(f"hydra.launcher.{name}", str(value))):
+    if has_values or (
+        value is not None and NO_GLOBS.is_secret(f"hydra.launcher.{name}", str(value))
+    ):
         return "…"
     return without_credentials(_shown(value))
 

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from . import _private, _redaction
 from ._errors import OptionError, ReproduceError
 from ._past_job import PastJob
-from ._redaction import Hidden, Withheld
+from ._redaction import NOTHING, Hidden, Withheld
 
 #: Of Hydra's own node only these values change what the job does.
 _OF_HYDRA = "hydra.job.env_set."
@@ -48,7 +48,7 @@ def withheld(past: PastJob, secrets: Mapping[str, str]) -> Withheld:
     """
     hidden = past.record.withheld
     if not hidden:
-        return Withheld()
+        return NOTHING
     config: Any = OmegaConf.create(dict(past.plain))
     for item in hidden:
         if item.key in secrets:

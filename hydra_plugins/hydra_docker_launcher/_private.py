@@ -23,7 +23,7 @@ _SECRET_NAME = re.compile(
     r"(?i)(token(?!i[sz])|secret|passw|passphrase|credential|api_?key|access_?key|private_?key"
     r"|auth(?!or))"
 )
-_TOKEN = "*token*"
+_COUNTED = "*token*"
 #: Keys whose values are secrets, as globs on the whole key in lower case. The last one that matches
 #: counts; with ``!``, the value is none. The words of language models are no secrets.
 COMMON = (
@@ -32,7 +32,7 @@ COMMON = (
         for word in ("password", "passwd", "passphrase", "secret", "credential", "authorization")
     ),
     *(f"*{kind}{link}key*" for kind in ("api", "access", "private") for link in ("", "_", "-")),
-    _TOKEN,
+    _COUNTED,
     *(f"!*{word}*" for word in ("tokeniz", "tokenis", "token_type", "special_token")),
     *(f"!*{name}_token*" for name in ("bos", "eos", "pad", "unk", "cls", "sep", "mask")),
     "!hydra.launcher.clone.*",
@@ -61,7 +61,7 @@ class Rules:
         if value is None or isinstance(value, (bool, Enum)) or value == "":
             return False
         glob = _deciding((*COMMON, *self.globs), key.lower())
-        counts = glob == _TOKEN and isinstance(value, (int, float))
+        counts = glob == _COUNTED and isinstance(value, (int, float))
         return glob is not None and not glob.startswith("!") and not counts
 
     def is_secret_variable(self, name: str, value: object = "") -> bool:
@@ -86,6 +86,7 @@ class Rules:
         return text
 
 
+NO_GLOBS = Rules()
 #: A key within an override's value: ``db={host: h, password: p}``.
 _INNER_KEY = re.compile(r"[{,\[]\s*['\"]?([\w.-]+)['\"]?\s*:")
 
@@ -165,7 +166,7 @@ def shown_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def repeatable_options(options: Mapping[str, Any], rules: Rules = Rules()) -> dict[str, Any]:
+def repeatable_options(options: Mapping[str, Any], rules: Rules = NO_GLOBS) -> dict[str, Any]:
     """Return ``hydra.launcher`` as plain values, from which its jobs can be run again.
 
     A variable whose name or value looks like a secret is taken from the environment of whoever does

@@ -16,8 +16,8 @@ from ._engine import ContainerSpec, ContainerState
 from ._job import Job
 from ._ledger import Ledger, write_json
 from ._outcome import End, Outcome, Stray
-from ._private import Rules
-from ._redaction import Withheld, split_variables
+from ._private import NO_GLOBS
+from ._redaction import NOTHING, split_variables
 from ._relay import Relay, reachable_url
 from ._running import RunnableJob
 from ._runs import KNOWN, Runs
@@ -190,7 +190,7 @@ class SweepRecorder:
         if access.url is not None and access.url_variable is not None:
             address = self._reachable(access.url, spec.boundary.network_mode or "bridge")
             environment += ((access.url_variable, address),)
-        public, secret = split_variables(environment, Rules())
+        public, secret = split_variables(environment, NO_GLOBS)
         if secret and run_id is not None:
             self._write(saved, _job_files.with_variables(saved.secrets, secret))
             spec = _plan.with_secrets(spec, job.paths)
@@ -290,7 +290,7 @@ class SweepRecorder:
             # Nothing starts it any more: what only its container was to know goes.
             spec = replace(saved.runnable.spec, environment=())
             runnable = replace(saved.runnable, spec=spec, masks=())
-            job_only = replace(saved.job, withheld=Withheld())
+            job_only = replace(saved.job, withheld=NOTHING)
             self._folder.save_job(
                 replace(saved, job=job_only, runnable=runnable, content=b"", secrets=())
             )

@@ -83,9 +83,7 @@ def reproduce(
     log.info("Commit %s is in %s", source.commit[:12], source.repository)
     image = _image(past[0], wish, engine)
     parsed = tuple(_past_options.parse(job, wish, image.reference, asked) for job in past)
-    jobs = tuple(
-        _job(job, _past_options.written(job, wish), wish.output, secrets) for job in past
-    )
+    jobs = tuple(_job(job, _past_options.written(job, wish), wish.output, secrets) for job in past)
     contents = {job.record.number: job.content for job in past}
 
     def content(job: Job, _task: Task, _restart: str) -> bytes:
@@ -193,9 +191,7 @@ def _composition(past: PastJob) -> Composition:
     return Composition(configs=tuple(configs), overrides=tuple(overrides))
 
 
-def _job(
-    past: PastJob, written: dict[str, Any], output: Path, secrets: Mapping[str, str]
-) -> Job:
+def _job(past: PastJob, written: dict[str, Any], output: Path, secrets: Mapping[str, str]) -> Job:
     record = past.record
     facts = past.provenance.get("job") or {}
     return RepeatedJob(

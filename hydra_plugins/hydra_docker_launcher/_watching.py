@@ -420,7 +420,7 @@ def remove_job_file(paths: JobPaths) -> None:
 
 
 def _masked_result(result: dict[str, Any] | None, masks: Masks) -> dict[str, Any] | None:
-    """Return what the worker wrote, in which it has masked its secrets already: nobody trusts it."""
+    """Return what the worker wrote. It has masked its secrets, but nobody trusts it."""
     return None if result is None else masked_plain(result, masks)
 
 

@@ -169,7 +169,7 @@ def take_variables():
     if os.environ.pop(STARTED_AGAIN, None) is not None or content is None:
         return
     variables = {**os.environ, **json.loads(content), STARTED_AGAIN: "1"}
-    os.execve(sys.executable, [sys.executable, *sys.argv], variables)
+    os.execve(sys.executable, [sys.executable, *sys.argv], variables)  # noqa: S606
 
 
 def take_redaction(job):
@@ -197,10 +197,10 @@ def fill_in(config, job):
     """Put the secrets into the config, which has other texts in their places."""
     if not job.withheld:
         return
-    content = read_secret("values.pickle")
-    if content is None:
+    values = read_secret("values.pickle")
+    if values is None:
         raise RuntimeError("the secrets of the job's config are gone: it has ended before")
-    for at, (kind, value) in zip(job.withheld, pickle.loads(content)):
+    for at, (kind, value) in zip(job.withheld, pickle.loads(values)):  # noqa: B905  (Python 3.9)
         node = config
         for number in at:
             content = node._content
