@@ -152,7 +152,8 @@ def split_variables(
 
     With no ``rules``, those whose values have something in them that is masked.
     """
-    public, secret = [], []
+    public: list[tuple[str, str]] = []
+    secret: list[tuple[str, str]] = []
     for name, value in variables:
         by_name = rules is not None and rules.is_secret_variable(name, value)
         hidden = by_name or masked(value, masks) != value
