@@ -23,6 +23,17 @@ _ADVICE = {
 }
 
 
+class ShownOverrides(list[str]):
+    """The overrides of a job that has failed: Hydra prints them, without secrets."""
+
+    def __init__(self, job: ComposedJob) -> None:
+        super().__init__(job.task_overrides or job.overrides)
+        self._shown = list(job.overrides)
+
+    def __repr__(self) -> str:
+        return repr(self._shown)
+
+
 class BackgroundJobReturn(JobReturn):
     """Of a job that runs on in the background: its status is UNKNOWN.
 
@@ -59,6 +70,7 @@ def job_return(job: ComposedJob, outcome: Outcome | None, task_name: str) -> Job
         result.return_value = outcome.value
     else:
         result.status = JobStatus.FAILED
+        result.overrides = ShownOverrides(job)
         result.return_value = exception(job, outcome)
     return result
 

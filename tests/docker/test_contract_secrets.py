@@ -186,9 +186,8 @@ def test_what_stands_instead(sweep: Finished, repository: Repository) -> None:
 
 def test_build_argument(repository: Repository) -> None:
     """An image's history shows build arguments to everybody: a secret is refused as one."""
-    done = repository.sweep(
-        "hydra.launcher.image=null", "hydra.launcher.build.args.PIP_TOKEN=canary-argument"
-    )
+    argument = "hydra.launcher.build.args.PIP_TOKEN=canary-argument"
+    done = repository.sweep("hydra.launcher.image=null", argument, *OPTIONS, environment=HOST)
     assert done.status == 1
     assert "build.args.PIP_TOKEN=…: is a secret by its name or its value" in done.output
     assert MARK not in done.output
@@ -209,7 +208,8 @@ def test_dry_run(repository: Repository) -> None:
 def test_reproduce(sweep: Finished, repository: Repository) -> None:
     """What a repetition needs is asked for by name, and taken from variables."""
     run = sweep.ledger["jobs"][0]["run_id"]
-    refused = reproduced(repository, [run], HOST)
+    host = {**HOST, "DB_TOKEN": PLANTED["DB_TOKEN"], "COPY": PLANTED["COPY"]}
+    refused = reproduced(repository, [run], host)
     assert refused.returncode == 1
     assert "--secret" in refused.stderr
     assert "  db.passphrase: <hidden>\n" in refused.stderr
@@ -227,8 +227,8 @@ def test_reproduce(sweep: Finished, repository: Repository) -> None:
     variables = {f"GIVEN_{number}": value for number, value in enumerate(again.values())}
     pairs = [f"{key}={name}" for key, name in zip(again, variables, strict=True)]
     words = [word for pair in pairs for word in ("--secret", pair)]
-    host = {**HOST, **variables, "DB_TOKEN": PLANTED["DB_TOKEN"], "COPY": PLANTED["COPY"]}
-    done = reproduced(repository, [run, *words, "--set", "environment.GO=1"], host)
+    words += ["--set", "environment.GO=1"]
+    done = reproduced(repository, [run, *words], {**host, **variables})
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (repository.root / "reproduced").iterdir()
     answers = json.loads((folder / "0" / "answers.json").read_text())

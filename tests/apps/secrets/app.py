@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -22,12 +22,7 @@ class Signing:
     rounds: int = 3
 
 
-@dataclass
-class Keys:
-    signing: Signing = field(default_factory=Signing)
-
-
-ConfigStore.instance().store(name="keys", node=Keys)
+ConfigStore.instance().store(group="signing", name="typed", node=Signing)
 VARIABLES = ("DB_TOKEN", "PLAIN_SETTING", "WANDB_API_KEY", "COPY", "SIGNING_SECRET", "LANG_OF_FILE")
 
 
