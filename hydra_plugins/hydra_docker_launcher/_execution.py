@@ -185,6 +185,8 @@ class Execution:
 
         The outcome of a job that runs on in the background is None.
         """
+        for job, options in zip(batch.jobs, batch.options, strict=True):
+            _check_arguments(job, options)
         if self._pinned is None:
             self._pinned = self._pin(batch)
         else:
@@ -429,6 +431,16 @@ def _saved(
 
 def _outputs(batch: Batch) -> list[Path]:
     return [job.paths.output for job in batch.jobs]
+
+
+def _check_arguments(job: Job, options: Options) -> None:
+    """Raise ``OptionError`` for a secret of the config in a build argument: images keep those."""
+    for name, value in options.sweep.build.args:
+        if _redaction.masked(value, job.withheld.masks) != value:
+            raise OptionError(
+                f"{job.title}: hydra.launcher.build.args.{name} has a secret of the config in it, "
+                "and the history of the image would show it to everybody who has the image."
+            )
 
 
 def finished(outcomes: Sequence[Outcome | None]) -> list[Outcome]:

@@ -295,8 +295,11 @@ def _shown(key: str, value: Any, raw: str | None, rules: Rules) -> str | None:
         listed = single is not value
         shown = _interpolation(raw.partition("=")[2] if listed and raw else raw)
         return f"{name}={shown}" if listed else _unless_same(shown, value)
-    if rules.is_secret(key, value) or any(map(looks_secret, names)):
+    if rules.is_secret(key, value):
         return _unless_same(_interpolation(raw), value)
+    if raw is not None and any(map(looks_secret, names)):
+        open_ones = [item for item in url_secrets(raw) if not _has_interpolation(item)]
+        return _unless_same(HIDDEN if open_ones else _DEFAULT.sub(r"\1}", raw), value)
     if not isinstance(value, str):
         return (raw or HIDDEN) if _holds_secret(key, value, rules) else None
     if key.startswith("hydra.overrides."):

@@ -22,6 +22,7 @@ from . import (
     _job_files,
     _multirun,
     _pinning,
+    _redaction,
     _results,
 )
 from ._compose import ComposedJob
@@ -48,6 +49,7 @@ class Sweep:
         self._config = config
         folder = Path(os.path.abspath(str(config.hydra.sweep.dir)))
         rules = _compose.rules_of(config)
+        self._folder = folder
         self._mask_multirun = functools.partial(_multirun.mask, folder, rules)
         self._execution = Execution(
             _execution.new_id(),
@@ -108,6 +110,21 @@ class Sweep:
             for number, overrides in enumerate(job_overrides, start=first)
         ]
         _composed.forget(self._context)
+        for job in jobs:
+            _check_folder(job, self._folder)
         for item in dict.fromkeys(item for job in jobs for item in job.unresolved):
             log.warning("Left for the job to resolve: %s", item)
         return jobs
+
+
+def _check_folder(job: ComposedJob, sweep: Path) -> None:
+    """Raise ``OptionError`` where the name of a job's output folder would tell a secret."""
+    name = os.path.relpath(job.output_dir, sweep)
+    shown = _redaction.masked(name, job.withheld.masks)
+    if shown != name:
+        keys = ", ".join(item.key for item in job.withheld.hidden if "hydra." not in item.key)
+        raise OptionError(
+            f"{job.title}: the name of its output folder would have a secret in it: {shown}\n"
+            f"Leave it out of hydra.sweep.subdir; hydra.job.override_dirname leaves out what "
+            f"hydra.job.config.override_dirname.exclude_keys names: [{keys}]"
+        )
