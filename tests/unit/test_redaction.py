@@ -310,5 +310,3 @@ def test_multirun_yaml_that_is_a_link(tmp_path):
     (tmp_path / "multirun.yaml").symlink_to(tmp_path / "other")
     mask(tmp_path, Rules())
     assert (tmp_path / "other").read_text() == "password: abc\n"
-
-

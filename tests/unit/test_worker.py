@@ -66,7 +66,8 @@ class Worker:
             "import runpy, sys; sys.argv = sys.argv[1:]; import importlib.util as u;"
             "spec = u.spec_from_file_location('worker', sys.argv[0]);"
             "worker = u.module_from_spec(spec); spec.loader.exec_module(worker);"
-            "worker.JOB, worker.SECRETS = sys.argv[1:3]; safe = getattr(sys.flags, 'safe_path', False);"
+            "worker.JOB, worker.SECRETS = sys.argv[1:3];"
+            "safe = getattr(sys.flags, 'safe_path', False);"
             "sys.path[: 0 if safe else 1] = [] if safe else ['/hydra']; worker.main()"
         )
         return subprocess.run(
@@ -203,7 +204,7 @@ def test_hydra_files(worker):
 
 
 def test_secrets(worker):
-    """The job has them, and they are in no file that it leaves: not in .hydra, nor in its result."""
+    """The job has them; no file that it leaves has: not those in .hydra, nor its result."""
     worker.config("db: {password: hunter22}\ncopied: ${db.password}!\n")
     worker.argv = ("train.py", "-m", "+token=from-argv")
     script = (
