@@ -90,6 +90,9 @@ def write(
     """
     try:
         paths.output.mkdir(parents=True, exist_ok=True)
+        for folder in (paths.private, paths.secrets):
+            if folder.is_symlink():  # the job has put it there, in an attempt before this one
+                folder.unlink()
         paths.private.mkdir(mode=0o700, exist_ok=True)
         paths.result.unlink(missing_ok=True)
         _private_file(paths.config, config.encode())

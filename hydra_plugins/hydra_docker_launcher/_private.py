@@ -53,7 +53,7 @@ class Rules:
 
     globs: tuple[str, ...] = ()
 
-    def is_secret(self, key: str, value: object = "") -> bool:
+    def is_secret(self, key: str, value: object = HIDDEN) -> bool:
         """Tell whether ``value`` under a config's full key (``db.accounts.0.password``) is one.
 
         A key below one that matches does so too. A number is no token: it counts them.
@@ -64,7 +64,7 @@ class Rules:
         counts = glob == _COUNTED and isinstance(value, (int, float))
         return glob is not None and not glob.startswith("!") and not counts
 
-    def is_secret_variable(self, name: str, value: object = "") -> bool:
+    def is_secret_variable(self, name: str, value: object = HIDDEN) -> bool:
         """Tell whether a variable's (or a build argument's) value is one, by name or as a URL."""
         if value is None or value == "":
             return False

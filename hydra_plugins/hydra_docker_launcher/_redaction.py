@@ -30,6 +30,7 @@ Masks = tuple[tuple[str, str], ...]
 Variables = tuple[tuple[str, str], ...]
 
 _INTERPOLATIONS = re.compile(r"(\$\{[^{}]*(\{[^{}]*\}[^{}]*)*\})+")
+#: A reference to another key of the config, from its root.
 _REFERENCE = re.compile(r"\$\{([^\W\d][\w.\[\]]*)\}")
 _VARIABLE = re.compile(r"\$\{oc\.env:\s*['\"]?([\w.]+)")
 _DEFAULT = re.compile(r"(\$\{oc\.env:[^,{}]*),[^{}]*\}")
@@ -297,7 +298,9 @@ def _shown(key: str, value: Any, raw: str | None, rules: Rules) -> str | None:
         return f"{name}={shown}" if listed else _unless_same(shown, value)
     if rules.is_secret(key, value):
         return _unless_same(_interpolation(raw), value)
-    if raw is not None and any(map(looks_secret, names)):
+    if raw is not None and (
+        any(map(looks_secret, names)) or any(map(rules.is_secret, _REFERENCE.findall(raw)))
+    ):
         open_ones = [item for item in url_secrets(raw) if not _has_interpolation(item)]
         return _unless_same(HIDDEN if open_ones else _DEFAULT.sub(r"\1}", raw), value)
     if not isinstance(value, str):

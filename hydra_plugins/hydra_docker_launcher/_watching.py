@@ -404,7 +404,10 @@ def remove_secrets(paths: JobPaths) -> None:
     Its config too: what is written down of it takes the place of that.
     """
     folder = paths.secrets
+    # The job may have put a link to another folder in its place, and folders of its own into it.
     for file in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
+        if file.is_dir() and not file.is_symlink():
+            continue
         file.unlink()
         if file == paths.secret_config and not paths.config.is_symlink():
             with suppress(FileNotFoundError):
@@ -414,9 +417,10 @@ def remove_secrets(paths: JobPaths) -> None:
 def remove_job_file(paths: JobPaths) -> None:
     """Remove what only the job's container has mounted, when that is gone."""
     paths.job.unlink(missing_ok=True)
-    paths.secret_config.unlink(missing_ok=True)
-    with suppress(FileNotFoundError):
-        paths.secrets.rmdir()
+    if not paths.secrets.is_symlink():
+        with suppress(OSError):  # it has none, or the job has put something there
+            paths.secret_config.unlink(missing_ok=True)
+            paths.secrets.rmdir()
 
 
 def _masked_result(result: dict[str, Any] | None, masks: Masks) -> dict[str, Any] | None:

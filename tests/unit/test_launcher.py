@@ -241,6 +241,32 @@ def test_secrets(bench, caplog, capsys, monkeypatch):
     assert bench.tracker.ends["run-0"].params["db.password"] == "<hidden>"
 
 
+@pytest.mark.parametrize("planted", ["link", "folder"])
+def test_job_that_meddles_with_its_secrets(bench, tmp_path, planted):
+    """What it has put in the place of their folder, or into it, leads nowhere and stops nothing."""
+    overrides = with_secret(bench)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "id_rsa").touch()
+    folder = bench.folder / "multirun/x/0/.docker/secrets"
+
+    def meddle() -> None:
+        if planted == "folder":
+            (folder / "inner").mkdir()
+            return
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(precious)
+
+    start = bench.engine.start
+    bench.engine.start = lambda container: (meddle(), start(container))
+    bench.sweep("hydra.launcher.keep=none").launch([overrides], 0)
+
+    assert (precious / "id_rsa").exists()
+    (container,) = bench.engine.made.values()
+    assert container.removed
+    assert bench.ledger["jobs"][0]["outcome"] == "error"
+
+
 def test_secret_in_the_name_of_a_folder(bench):
     """A job's output folder is called by its overrides; the error says how to leave one out."""
     overrides = with_secret(bench)

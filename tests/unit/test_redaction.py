@@ -206,6 +206,13 @@ def test_what_stands_instead(configs):
     }
 
 
+def test_short_value_that_stands_again():
+    """What refers to a secret is one too, however short that is."""
+    raw = OmegaConf.create({"password": "abc", "url": "host?${password}&x", "x": "abc"})
+    config = OmegaConf.create({"password": "abc", "url": "host?abc&x", "x": "abc"})
+    assert shown(config, raw) == {"password": "<hidden>", "url": "host?${password}&x"}
+
+
 def test_before_interpolations_are_resolved(configs):
     """The same in .hydra/config.yaml: what leads to a secret is none."""
     _, raw = configs
