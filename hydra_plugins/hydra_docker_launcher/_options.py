@@ -108,7 +108,8 @@ NO_RETRIES = Retries()
 class JobOptions:
     """Options of one container. Sizes in bytes, times in seconds; ``None``: see the option.
 
-    ``secret_environment`` are the variables that are written down nowhere.
+    ``secret_environment`` are the variables that are written down nowhere, ``env_files`` (absolute)
+    where some of them stand.
     """
 
     cpus: float
@@ -140,6 +141,7 @@ class JobOptions:
     stray: str = "warn"
     stray_limit: int = 1024**3
     secret_environment: Variables = ()
+    env_files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +327,7 @@ def _job_options(
         data_identity=read.choice("data_identity", ("stat", "content", "none")),
         environment=environment,
         secret_environment=secret_environment,
+        env_files=tuple(_env_file(name, folder) for name in read.texts("env_file")),
         timeout=read.optional("timeout_min", values.minutes),
         stop_grace_period=read.parsed("stop_grace_period", duration),
         restart=read.parsed("restart", values.restart),
@@ -373,7 +376,7 @@ def _environment(
     variables: dict[str, str] = {}
     for name in read.texts("env_file"):
         try:
-            lines = (folder / Path(name).expanduser()).read_text().splitlines()
+            lines = _env_file(name, folder).read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise read.wrong("env_file", name, f"cannot be read: {error}") from None
         for number, line in enumerate(lines, start=1):
@@ -382,6 +385,10 @@ def _environment(
     public, secret = split_variables(named.items(), rules)
     of_files = {name: value for name, value in variables.items() if name not in named}
     return public, (*of_files.items(), *secret)
+
+
+def _env_file(name: str, folder: Path) -> Path:
+    return folder / Path(name).expanduser()
 
 
 def _env_line(read: Reader, place: str, line: str, environ: Mapping[str, str]) -> dict[str, str]:

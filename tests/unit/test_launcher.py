@@ -286,6 +286,28 @@ def test_secret_of_the_config_as_build_argument(bench):
     assert bench.engines_made == 0
 
 
+def test_env_file_in_the_repository(bench):
+    """It is no code: it need not be committed, and no snapshot takes it."""
+    (bench.folder / "variables.env").write_text("PLAIN=file-secret\n")
+    bench.sweep("hydra.launcher.env_file=variables.env").launch([["lr=1"]], 0)
+    (bench.folder / "train.py").write_text(f"{TRAIN}# changed\n")
+    bench.sweep(
+        "hydra.launcher.env_file=variables.env",
+        "hydra.launcher.dirty=snapshot",
+        "hydra.sweep.dir=multirun/y",
+    ).launch([["lr=1"]], 0)
+
+    assert [made.variables["PLAIN"] for made in bench.engine.made.values()] == ["file-secret"] * 2
+    files = []
+    for archive in bench.engine.archives:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+            files += opened.getnames()
+    assert any(name.endswith("train.py") for name in files)
+    assert not any(name.endswith("variables.env") for name in files)
+    assert b"# changed" in bench.tracker.sweep.artifacts["changes.patch"]
+    assert "file-secret" not in repr((bench.tracker.sweep, bench.tracker.jobs))
+
+
 def test_secrets_of_the_store(bench, monkeypatch):
     """The password of a tracking server comes by the file as well."""
     variables = (("MLFLOW_TRACKING_PASSWORD", "store-secret"), ("MLFLOW_TRACKING_USERNAME", "ada"))

@@ -294,7 +294,7 @@ def test_every_option_is_of_a_job_or_of_the_sweep():
     """Values have the names of the options; timeouts lose their unit, files become variables."""
     renamed = {"timeout_min": "timeout"}
     expected = {renamed.get(name, name) for name in NAMES if name != "env_file"}
-    expected.add("secret_environment")
+    expected |= {"secret_environment", "env_files"}
 
     values = {field.name for kind in (SweepOptions, JobOptions) for field in fields(kind)}
     assert values == expected
@@ -667,6 +667,7 @@ def test_env_file(tmp_path):
         ("TOKEN", "of the host"),
     )
     assert parsed(tmp_path, env_file="two.env").job.secret_environment == (("A", "2"),)
+    assert options.job.env_files == (tmp_path / "one.env", tmp_path / "two.env")
 
 
 def test_secret_variables(tmp_path):
