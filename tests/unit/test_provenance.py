@@ -272,7 +272,7 @@ def test_composed_job(multirun, tmp_path):
     facts = RECORD.job_document(job)["job"]
 
     assert "s3cr3t" not in text(RECORD.job_document(job))
-    assert facts["options"]["environment"] == {"TOKEN": None}
+    assert facts["options"]["environment"] == {"TOKEN": "${oc.env:TOKEN}"}
     assert facts["hydra"]["overrides"] == {
         "task": ["lr=1"],
         "hydra": [
