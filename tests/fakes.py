@@ -101,6 +101,13 @@ class FakeContainer:
         self.measured = 0
         self.restarts = play.restarts
         self.outages = play.outages
+        #: The files of the folder of secrets, as they were when it was created.
+        self.secrets = {
+            file.name: file.read_bytes()
+            for mount in spec.mounts
+            if mount.target == "/hydra/secrets"
+            for file in Path(mount.source).iterdir()
+        }
         self.end = threading.Event()
         if not play.waits:
             self.end.set()
@@ -115,6 +122,12 @@ class FakeContainer:
         if not self.started:
             return "created"
         return "exited" if self.over else "running"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """All that its process has: those of the engine, and those that came in a file."""
+        secret = json.loads(self.secrets.get("environment.json", b"{}"))
+        return {**dict(self.spec.environment), **secret}
 
     @property
     def output(self) -> Path:

@@ -9,6 +9,7 @@ from ._option_values import LONGEST_BACKOFF
 from ._options import LABEL_PREFIX, NO_RETRIES, Retries
 from ._outcome import End, Outcome
 from ._paths import JobPaths
+from ._redaction import Masks
 from ._stray_rules import IGNORE, Policy
 from ._units import show_size
 
@@ -49,6 +50,8 @@ class RunnableJob:
     stray: Policy = IGNORE
     #: Bytes of its container.log; None: no limit.
     log_limit: int | None = None
+    #: What is masked in texts of the job and about it.
+    masks: Masks = ()
 
 
 def following(job: RunnableJob, outcome: Outcome) -> RunnableJob | None:

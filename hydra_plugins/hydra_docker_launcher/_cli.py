@@ -121,6 +121,15 @@ def _add_reproduce(commands: Any) -> None:
         help="where the source of a volume is on this machine",
     )
     parser.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="KEY=VARIABLE",
+        dest="secrets",
+        help="the variable of this host that holds a value of the config which is not written down",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -230,6 +239,10 @@ def _reproduce(parsed: argparse.Namespace) -> int:
         return _wrong(f"--{noted[0]} is for a job without a RUN_ID{instead}")
     if parsed.run_id is None and parsed.volume:
         return _wrong("--volume is for the volumes of a RUN_ID; --set volumes=[…] gives others")
+    if parsed.run_id is None and parsed.secrets:
+        return _wrong(
+            "--secret is for the config of a RUN_ID; --config names a file with all of it"
+        )
     folder = Path.cwd()
     with output_folder(parsed.output, folder) as output:
         wish = Wish(
@@ -242,6 +255,7 @@ def _reproduce(parsed: argparse.Namespace) -> int:
             options=tuple(parsed.options),
             tracking_uri=parsed.tracking_uri,
             dry_run=parsed.dry_run,
+            secrets=tuple(parsed.secrets),
         )
         if parsed.run_id is None:
             return _reproduce_note(parsed, wish)

@@ -241,6 +241,18 @@ def _http_access(
     return ((_paths.CREDENTIAL.name, credential.encode()),)
 
 
+def secrets_in(clone: Clone) -> tuple[str, ...]:
+    """Return the secrets that a container is given to clone: a password, a private key."""
+    found = []
+    for name, content in clone.secrets:
+        text = content.decode(errors="replace")
+        if name == _paths.CREDENTIAL.name:
+            found.append(text.partition("\npassword=")[2].strip())
+        elif name == _paths.SSH_KEY.name:
+            found.append(text)
+    return tuple(found)
+
+
 def _ssh_access(server: Server, options: CloneOptions, shown: str) -> tuple[Server, Files]:
     """Return the server as this host's ssh finds it, the private key and the known servers."""
     if options.ssh_key is None:

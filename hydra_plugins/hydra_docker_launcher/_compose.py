@@ -23,10 +23,11 @@ from hydra.types import HydraContext
 from omegaconf import AnyNode, Container, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from . import _composed, _private
+from . import _composed, _private, _redaction
 from ._errors import TaskError
 from ._job import Job
-from ._private import hide_variables
+from ._private import NO_GLOBS, Rules, hide_variables
+from ._redaction import Masks, Withheld, escaped
 
 #: Parts of Hydra's node whose types stand in plugins, which an image does not have.
 PLUGIN_NODES = ("launcher", "sweeper")
@@ -54,14 +55,18 @@ class ComposedJob(Job):
     options: Mapping[str, Any]
     #: Keys whose interpolation could not be resolved on the host, with the reason.
     unresolved: tuple[str, ...]
+    #: The overrides as Hydra knows them, with what is not written down.
+    task_overrides: tuple[str, ...] = ()
+    rules: Rules = NO_GLOBS
 
     def facts(self) -> dict[str, Any]:
         """Return what else is written down of it: Hydra's own node, without values of variables.
 
         ``hydra`` is the resolved node but for ``launcher``, as OmegaConf reads it.
         """
-        node: Any = OmegaConf.to_container(self.resolved.hydra, resolve=False, enum_to_str=True)
-        hydra = hide_variables(node)
+        with _redaction.withheld(self.resolved, self.withheld.hidden):
+            node: Any = OmegaConf.to_container(self.resolved.hydra, resolve=False, enum_to_str=True)
+        hydra = _redaction.masked_plain(hide_variables(node), self.withheld.masks)
         hydra.pop("launcher", None)
         return {
             "working_dir": str(self.working_dir),
@@ -95,10 +100,22 @@ def compose(
     plain = _plain(resolved)
     options = _unescaped(plain.pop("hydra")["launcher"])
     _drop_plugin_types(hydra)
+    rules = _rules(options)
+    withheld = _withhold(resolved, composed, plain, options, rules)
+    if withheld.hidden:
+        with _redaction.withheld(resolved, withheld.hidden):
+            plain = _plain(resolved)
+            plain.pop("hydra")
+    overrides = tuple(hydra.overrides.task)
     return ComposedJob(
         number=number,
         name=hydra.job.name,
-        overrides=tuple(hydra.overrides.task),
+        overrides=tuple(
+            _redaction.masked(rules.override(item), withheld.masks) for item in overrides
+        ),
+        task_overrides=overrides,
+        rules=rules,
+        withheld=withheld,
         output_dir=output_dir,
         working_dir=output_dir if _changes_directory(hydra) else Path.cwd(),
         cfg=_without_hydra(composed),
@@ -106,16 +123,90 @@ def compose(
         resolved=resolved,
         plain=plain,
         options=options,
-        written=_written(hydra_cfg.hydra.launcher, options),
-        unresolved=unresolved,
+        written=_written(hydra_cfg.hydra.launcher, options, rules, withheld.masks),
+        unresolved=tuple(_redaction.masked(item, withheld.masks) for item in unresolved),
     )
 
 
-def _written(node: Any, resolved: Mapping[str, Any]) -> dict[str, Any]:
+def rules_of(config: DictConfig) -> Rules:
+    """Return the rules of a sweep, from the config that its jobs' configs are made of."""
+    try:
+        globs = OmegaConf.to_container(config.hydra.launcher.redact, resolve=True)
+    except (OmegaConfBaseException, ValueError):
+        return NO_GLOBS
+    return _rules({"redact": globs})
+
+
+def _rules(options: Mapping[str, Any]) -> Rules:
+    """Return the rules that the options name; where those are wrong, the launcher says so later."""
+    globs = options.get("redact")
+    globs = [globs] if isinstance(globs, str) else globs
+    return Rules(tuple(map(str, globs)) if isinstance(globs, list) else ())
+
+
+def _withhold(
+    resolved: DictConfig,
+    composed: DictConfig,
+    plain: Mapping[str, Any],
+    options: Mapping[str, Any],
+    rules: Rules,
+) -> Withheld:
+    """Find out what of a job's config is not written down. ``plain`` is its task's part."""
+    # In the config that the job gets, the options of the launcher have no such values any more.
+    known = _redaction.masks_in("hydra.launcher", options, rules)
+    hidden, masks = _redaction.find(resolved, composed, rules, known)
+    if not hidden:
+        return Withheld(masks=masks)
+    in_task = any(not item.key.startswith("hydra.") for item in hidden)
+    with _redaction.withheld(resolved, hidden) as values:
+        return Withheld(
+            hidden=tuple(hidden),
+            values=pickle.dumps([_as_text_if_path(value) for value in values], protocol=4),
+            config=OmegaConf.to_yaml(OmegaConf.create(dict(plain))) if in_task else None,
+            masks=masks,
+        )
+
+
+def _as_text_if_path(value: Any) -> Any:
+    """Return a value for the job; a path goes as one: where Python keeps its class differs."""
+    return ("path", str(value)) if isinstance(value, PurePath) else ("value", value)
+
+
+def _written(node: Any, resolved: Mapping[str, Any], rules: Rules, masks: Masks) -> dict[str, Any]:
     """Return options as they may be written down: an interpolation of a variable stays one."""
     raw = OmegaConf.to_container(node, resolve=False, enum_to_str=True)
     written: dict[str, Any] = _keep_variables(raw, resolved)
-    return written
+    written = _private.repeatable_options(written, rules) | (
+        {"_target_": written["_target_"]} if "_target_" in written else {}
+    )
+    return {
+        name: _without_secrets(f"hydra.launcher.{name}", value, rules, masks)
+        for name, value in written.items()
+    }
+
+
+def _without_secrets(key: str, value: Any, rules: Rules, masks: Masks) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _without_secrets(f"{key}.{name}", item, rules, masks)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_without_secrets(key, item, rules, masks) for item in value]
+    if isinstance(value, str) and "${oc.env:" in value:
+        return value
+    if not key.startswith(_private.VARIABLES) and rules.is_secret(key, value):
+        return _private.HIDDEN
+    if not isinstance(value, str):
+        return value
+    shown = _redaction.masked(_private.without_credentials(value), masks)
+    place = next((place for place in _private.VARIABLES if key.startswith(place)), None)
+    if shown == value or place is None:
+        return shown
+    # Part of it is a secret: whoever runs the job again gives it by its name.
+    listed = key == place
+    name = value.partition("=")[0] if listed else key[len(place) + 1 :]
+    return f"{name}=${{oc.env:{name}}}" if listed else f"${{oc.env:{name}}}"
 
 
 def _keep_variables(raw: Any, resolved: Any) -> Any:
@@ -125,7 +216,7 @@ def _keep_variables(raw: Any, resolved: Any) -> Any:
         return [_keep_variables(one, other) for one, other in zip(raw, resolved, strict=True)]
     if isinstance(raw, str) and "${oc.env:" in raw:
         return raw
-    return _escaped(resolved) if isinstance(resolved, str) else resolved
+    return escaped(resolved) if isinstance(resolved, str) else resolved
 
 
 def config_folders(config: DictConfig) -> tuple[Path, ...]:
@@ -166,7 +257,8 @@ def serialize_config(job: ComposedJob, pickler: type[pickle.Pickler] = pickle.Pi
 
     file = io.BytesIO()
     try:
-        Pickler(file, protocol=4).dump(job.resolved)
+        with _redaction.withheld(job.resolved, job.withheld.hidden):
+            Pickler(file, protocol=4).dump(job.resolved)
     except Exception as error:
         raise TaskError(
             f"{job.title}: a type in its config cannot be taken into a container: {error}\n"
@@ -196,10 +288,17 @@ def _made_from(kind: Any) -> dict[str, Any]:
 def hydra_files(job: ComposedJob) -> dict[str, str]:
     """Return the files below ``.hydra/``, by name, as Hydra's basic launcher writes them."""
     return {
-        "config.yaml": OmegaConf.to_yaml(job.cfg),
-        "hydra.yaml": OmegaConf.to_yaml(job.hydra_cfg),
+        "config.yaml": shown_yaml(job.cfg, job.rules, job.withheld.masks),
+        "hydra.yaml": shown_yaml(job.hydra_cfg, job.rules, job.withheld.masks),
         "overrides.yaml": job.overrides_yaml,
     }
+
+
+def shown_yaml(config: Any, rules: Rules, masks: Masks = ()) -> str:
+    """Return a config with its interpolations as YAML, without secrets."""
+    hidden, _ = _redaction.find(config, config, rules, masks)
+    with _redaction.withheld(config, hidden):
+        return OmegaConf.to_yaml(config)
 
 
 def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -248,7 +347,7 @@ def _resolve_item(container: Any, key: Any, unresolved: list[str]) -> None:
         if isinstance(value, Container):
             _resolve_items(value, unresolved)
         elif isinstance(value, str):
-            value = _escaped(value)
+            value = escaped(value)
         elif _is_plain(value):
             # A resolver's own list, tuple or dict stays one; it does not become a ListConfig.
             value = AnyNode(value, flags={"allow_objects": True})
@@ -270,11 +369,6 @@ def _is_plain(value: Any) -> bool:
 
 def _is_plain_or_single(value: Any) -> bool:
     return _is_plain(value) or isinstance(value, SINGLE)
-
-
-def _escaped(text: str) -> str:
-    """Return ``text`` so that it is no interpolation; a password may have ``${`` in it."""
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _unescaped(value: Any) -> Any:

@@ -7,19 +7,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from . import _config_sources
+from . import _config_sources, _redaction
 from ._config_sources import ConfigSource
-from ._private import shown_override
+from ._private import NO_GLOBS, Rules
 from ._provenance import Composition
 
 
-def composition(config: DictConfig) -> Composition:
+def composition(config: DictConfig, rules: Rules = NO_GLOBS) -> Composition:
     """Return where the configs of a sweep come from; asks git, once a sweep."""
     # An override may hold an interpolation that only a job's config resolves: it stays as it is.
     overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra)
     return Composition(
         configs=tuple(map(_plain_source, _config_sources.describe(config))),
-        overrides=tuple(shown_override(str(item)) for item in overrides),
+        overrides=_redaction.overrides(map(str, overrides), rules),
     )
 
 

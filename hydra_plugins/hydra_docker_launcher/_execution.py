@@ -15,6 +15,7 @@ from . import (
     _attempt,
     _background,
     _boundary,
+    _clone,
     _delivery,
     _dry_run,
     _image,
@@ -24,6 +25,7 @@ from . import (
     _plan,
     _preflight,
     _private,
+    _redaction,
     _resume,
     _running,
     _saving,
@@ -46,6 +48,7 @@ from ._pinning import Code, Ready, Request
 from ._plan import Ground
 from ._provenance import Composition, Origin, Record
 from ._recording import SweepRecorder
+from ._redaction import Masks
 from ._relay import Relay
 from ._running import RunnableJob
 from ._saved import SavedJob
@@ -55,6 +58,14 @@ from ._task import Task
 from ._tracking import RunStatus, Tracker
 
 log = logging.getLogger("hydra_docker_launcher")
+
+#: What MLflow passes on to containers and nobody else is to know.
+_MLFLOW_SECRETS = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "DATABRICKS_TOKEN",
+    "DATABRICKS_CLIENT_SECRET",
+)
 
 MakeEngine = Callable[[], Engine]
 MakeTracker = Callable[[Mlflow, Path, str], Tracker]
@@ -186,13 +197,16 @@ class Execution:
         )
         if opened is not None:
             log.warning("%s", opened)
+        for job, options in zip(batch.jobs, batch.options, strict=True):
+            _check_arguments(job, options)
         if self._pinned is None:
             self._pinned = self._pin(batch)
         else:
             jobs = [option.job for option in batch.options]
             _pinning.check_volumes(jobs, self._pinned.engine)
         if self._pinned.options.dry_run:
-            _print(self._pinned, self._plan(self._pinned, batch, None), self._past())
+            plans = self._plan(self._pinned, batch, None)
+            _print(self._pinned, batch, plans, self._past())
             return None
         if self._opened is None:
             self._opened = self._open(self._pinned, batch)
@@ -372,7 +386,8 @@ class Execution:
                 pinned.options.n_jobs, max(option.job.cpus for option in options), code.host
             ),
             mounts=code.clone.mounts if code.clone else (),
-            secrets=bool(code.clone and code.clone.secrets),
+            secrets=bool(code.clone and code.clone.secrets)
+            or _redaction.overrides(code.task.argv, pinned.options.rules) != code.task.argv,
         )
         return [
             RunnableJob(
@@ -383,6 +398,7 @@ class Execution:
                 timeout=option.job.timeout,
                 retries=option.job.retries,
                 log_limit=option.job.log_limit,
+                masks=self._masks(pinned, job, option),
                 stray=Policy(
                     option.job.stray,
                     option.job.stray_limit,
@@ -392,6 +408,18 @@ class Execution:
             )
             for job, option in zip(batch.jobs, options, strict=True)
         ]
+
+    def _masks(self, pinned: _Pinned, job: Job, options: Options) -> Masks:
+        """Return what is masked in a job's output, and in what is told of it."""
+        _, secret = _plan.variables(job, options.job)
+        known = _redaction.secrets_of(secret)
+        clone = pinned.code.clone
+        known += _clone.secrets_in(clone) if clone is not None else ()
+        if pinned.options.mlflow.enabled:
+            variables = [(name, os.environ.get(name, "")) for name in _MLFLOW_SECRETS]
+            uri = pinned.options.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+            known += (*_redaction.secrets_of(variables), *_redaction.url_secrets(uri))
+        return tuple(dict.fromkeys((*job.withheld.masks, *_redaction.masks_of(known))))
 
 
 def _saved(
@@ -404,14 +432,29 @@ def _saved(
 ) -> list[SavedJob]:
     return [
         _saving.saved_job(
-            record, job, plan, content(job, task, plan.spec.restart.name), data[job.number]
+            record,
+            job,
+            plan,
+            content(job, task, plan.spec.restart.name),
+            data[job.number],
+            _plan.variables(job, options.job)[1],
         )
-        for job, plan in zip(batch.jobs, plans, strict=True)
+        for job, plan, options in zip(batch.jobs, plans, batch.options, strict=True)
     ]
 
 
 def _outputs(batch: Batch) -> list[Path]:
     return [job.paths.output for job in batch.jobs]
+
+
+def _check_arguments(job: Job, options: Options) -> None:
+    """Raise ``OptionError`` for a secret of the config in a build argument: images keep those."""
+    for name, value in options.sweep.build.args:
+        if _redaction.masked(value, job.withheld.masks) != value:
+            raise OptionError(
+                f"{job.title}: hydra.launcher.build.args.{name} has a secret of the config in it, "
+                "and the history of the image would show it to everybody who has the image."
+            )
 
 
 def finished(outcomes: Sequence[Outcome | None]) -> list[Outcome]:
@@ -444,8 +487,19 @@ def _identify(pinned: _Pinned, batch: Batch) -> dict[int, tuple[DataIdentity, ..
     return {job.number: data for job, data in zip(batch.jobs, found, strict=True)}
 
 
-def _print(pinned: _Pinned, plans: Sequence[RunnableJob], past: Ledger | None) -> None:
+def _print(
+    pinned: _Pinned, batch: Batch, plans: Sequence[RunnableJob], past: Ledger | None
+) -> None:
     code = pinned.code
+    secret = {
+        job.number: [name for name, _ in _plan.variables(job, options.job)[1]]
+        for job, options in zip(batch.jobs, batch.options, strict=True)
+    }
+
+    def by_file(number: int) -> str:
+        names = ", ".join(secret[number])
+        return f"\n# These variables reach it in a file, not by --env: {names}" if names else ""
+
     image, *made = _image.describe(pinned.engine, pinned.options, code.source, code.script)
     print(f"# IMAGE is {image}, with the files of commit {code.source.commit}")
     cloned = f", which each container clones from {code.clone.shown}" if code.clone else ""
@@ -461,4 +515,4 @@ def _print(pinned: _Pinned, plans: Sequence[RunnableJob], past: Ledger | None) -
             )
             continue
         spec = _attempt.specification(plan, code.host.memory)
-        print(f"\n# {plan.title}\n{_dry_run.docker_run(spec)}")
+        print(f"\n# {plan.title}{by_file(plan.number)}\n{_dry_run.docker_run(spec)}")

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from . import _compose, _execution, _job_files, _options, _past_source, _source
+from . import _compose, _execution, _job_files, _options, _past_source, _private, _source
 from ._compose import ComposedJob
 from ._engine import Engine
 from ._errors import OptionError, ReproduceError, SourceError
@@ -121,7 +121,20 @@ def _config(file: Path) -> DictConfig:
                 "That is the artifact config.yaml of its run; options of hydra.launcher are given "
                 "with --set NAME=VALUE."
             )
+    _check_complete(config, file)
     return config
+
+
+def _check_complete(config: DictConfig, file: Path) -> None:
+    """Raise ``ReproduceError`` for values that were written down nowhere."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    flat = _compose.flatten(plain)
+    hidden = [key for key, value in flat.items() if _private.HIDDEN in str(value)]
+    if hidden:
+        raise ReproduceError(
+            f"The config {file} has no values for {', '.join(hidden)}: they were secrets of the "
+            "job. Write them into the file, or where they are to be had: ${oc.env:VARIABLE}"
+        )
 
 
 def _located(note: Note, wish: Wish) -> Source:

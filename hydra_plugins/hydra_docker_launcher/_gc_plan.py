@@ -192,7 +192,7 @@ def _younger(limit: float) -> str:
 class FoundFile:
     """A file that only a job needs that runs. ``made`` in seconds since the epoch.
 
-    ``secret``: from its folder of secrets. ``job.pickle`` has the config, with all secrets in it.
+    ``secret``: from its folder of secrets; ``job.pickle`` has the config without them.
     """
 
     sweep: SweepState

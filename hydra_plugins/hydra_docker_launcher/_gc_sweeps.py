@@ -168,7 +168,18 @@ def _of_job(state: SweepState, number: int, output: Path) -> Iterator[FoundFile]
     with suppress(OSError), _opened(folder, private / "secrets") as handle:
         made = os.fstat(handle).st_mtime
         for name in sorted(os.listdir(handle)):  # noqa: PTH208  (of what is open)
+            if _is_written_config(name, handle):
+                continue
             yield FoundFile(state, number, private / "secrets" / name, made, secret=True)
+
+
+def _is_written_config(name: str, secrets: int) -> bool:
+    """Tell whether it is the config without secrets, which a container that is kept has mounted."""
+    try:
+        own = os.stat(name, dir_fd=secrets, follow_symlinks=False)
+        return os.path.samestat(own, os.stat(f"../{name}", dir_fd=secrets, follow_symlinks=False))
+    except OSError:
+        return False
 
 
 def remove(folder: Path, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ._paths import JobPaths
+from ._redaction import NOTHING, Withheld
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -17,7 +18,8 @@ class Job:
     """One job of a sweep, its config composed and resolved.
 
     ``output_dir`` is ``hydra.runtime.output_dir``, the path that the job sees. ``plain`` is its
-    resolved task config as plain values: no Paths, no Enums, missing values as ``???``.
+    resolved task config as plain values: no Paths, no Enums, missing values as ``???``. In it and
+    in ``overrides`` no secret stands: those are ``withheld``.
     """
 
     number: int
@@ -28,6 +30,7 @@ class Job:
     #: ``hydra.launcher`` as it may be written down: what came from the host's environment
     #: (``${oc.env:…}``, a name without a value) is in it by name only.
     written: Mapping[str, Any] = field(default_factory=dict)
+    withheld: Withheld = NOTHING
     #: Further tags for its run.
     tags: Mapping[str, str] = field(default_factory=dict)
     #: The folder of the host that is mounted at ``output_dir``; None: that path itself.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
-from contextlib import closing
+from contextlib import closing, suppress
 
 from hydra import version
 from hydra.core.utils import JobRuntime
 
-from . import _compose, _job_folder
+from . import _compose, _job_folder, _paths
 from ._compose import ComposedJob
 from ._errors import DockerLauncherError
 from ._paths import JobPaths
 from ._plan import owner
+from ._redaction import Masks, Variables, Withheld
 from ._running import FINAL_POLICIES
 from ._task import Task
 
@@ -34,17 +36,45 @@ def content(job: ComposedJob, task: Task, restart: str) -> bytes:
             "kind": task.kind,
             "target": task.target,
             "function": task.function,
-            "argv": list(task.argv),
+            "argv": [job.rules.override(word) for word in task.argv],
             "path": list(task.path),
             "task_name": JobRuntime.instance().get("name"),
             "version_base": None if (base := version.getbase()) is None else str(base),
             "config": config,
+            "withheld": [list(item.at) for item in job.withheld.hidden],
             "hydra_files": _compose.hydra_files(job),
             "result": str(JobPaths(job.output_dir).result),
             "final": restart in FINAL_POLICIES,
         },
         protocol=4,
     )
+
+
+def secrets(
+    withheld: Withheld, environment: Variables, masks: Masks, argv: tuple[str, ...] | None
+) -> tuple[tuple[str, bytes], ...]:
+    """Return the files of a job's folder of secrets. ``argv``: where it is not as written down."""
+    files: dict[str, bytes] = {}
+    if withheld.hidden:
+        files[_paths.VALUES] = withheld.values
+    if withheld.config is not None:
+        files["config.yaml"] = withheld.config.encode()
+    if environment:
+        files[_paths.ENVIRONMENT] = json.dumps(dict(environment)).encode()
+    if (files and masks) or argv is not None:
+        redaction = {"masks": masks, "argv": argv}
+        files[_paths.REDACTION] = json.dumps(redaction).encode()
+    return tuple(files.items())
+
+
+def with_variables(
+    files: tuple[tuple[str, bytes], ...], variables: Variables
+) -> tuple[tuple[str, bytes], ...]:
+    """Return files of secrets with further variables in them; those that are there already win."""
+    known = dict(files)
+    before = json.loads(known.get(_paths.ENVIRONMENT, b"{}"))
+    known[_paths.ENVIRONMENT] = json.dumps({**dict(variables), **before}).encode()
+    return tuple(known.items())
 
 
 def write(
@@ -68,6 +98,9 @@ def write(
             private.write(paths.config.name, config.encode(), 0o600, new_owner)
             private.write(paths.job.name, job, 0o600, new_owner)
             if secrets:
+                # The job may have put a link there, in an attempt before this one.
+                with suppress(OSError):
+                    private.remove(paths.secrets.name)
                 with closing(private.make(paths.secrets.name, 0o700)) as hidden:
                     hidden.give(new_owner)
                     for name, content in secrets:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from . import _untrusted
@@ -31,11 +31,21 @@ def opened(paths: JobPaths, owner: tuple[int, int] | None = None) -> Iterator[Fo
 
 
 def remove_secrets(paths: JobPaths) -> None:
-    """Remove the files; a container that is kept has the folder mounted still. Never raises."""
+    """Remove the files; a container that is kept has the folder mounted still. Never raises.
+
+    Its config too: what is written down of it takes the place of that.
+    """
+    config = paths.secret_config.name
     try:
-        with closing(Folder.at(paths.output, PRIVATE, paths.secrets.name)) as folder:
+        with (
+            closing(Folder.at(paths.output, PRIVATE)) as private,
+            closing(private.inner(paths.secrets.name)) as folder,
+        ):
             for name in folder.names():
-                folder.remove(name)
+                with suppress(IsADirectoryError, PermissionError):  # a folder of the job's
+                    folder.remove(name)
+                    if name == config:
+                        private.link(paths.config.name, folder, config)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -47,6 +57,11 @@ def remove_job_file(paths: JobPaths) -> None:
     try:
         with closing(Folder.at(paths.output, PRIVATE)) as folder:
             folder.remove(paths.job.name)
+            with (
+                suppress(FileNotFoundError),
+                closing(folder.inner(paths.secrets.name)) as secrets,
+            ):
+                secrets.remove(paths.secret_config.name)
             folder.remove_folder(paths.secrets.name)
     except FileNotFoundError:
         return

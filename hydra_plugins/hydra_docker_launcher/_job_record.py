@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import _private
+from . import _private, _redaction
 from ._engine import ContainerSpec, Image, Limits
 from ._errors import ReproduceError
 from ._job import Job
 from ._pinning import Code, Ready
+from ._private import NO_GLOBS, Rules
+from ._redaction import Hidden
 from ._source import Source
 from ._task import Task
 
@@ -64,11 +66,15 @@ class JobRecord:
     executable: str
     python: str
     hydra: str
+    #: What stands in its config only by the text in its place.
+    withheld: tuple[Hidden, ...] = ()
 
 
-def to_json(job: Job, spec: ContainerSpec, code: Code, ready: Ready) -> str:
+def to_json(
+    job: Job, spec: ContainerSpec, code: Code, ready: Ready, rules: Rules = NO_GLOBS
+) -> str:
     """Return the record of a job as JSON: variables of the host by name, not by value."""
-    written = _private.repeatable_options(job.written)
+    written = _private.repeatable_options(job.written, rules)
     options = {key: value for key, value in written.items() if key not in _LEFT_OUT}
     source, task, image = code.source, code.task, ready.image
     content = {
@@ -90,7 +96,7 @@ def to_json(job: Job, spec: ContainerSpec, code: Code, ready: Ready) -> str:
         "task": {
             "kind": task.kind,
             "target": task.target,
-            "argv": list(task.argv),
+            "argv": list(_redaction.overrides(task.argv, rules)),
             "path": list(task.path),
         },
         "image": {"reference": image.reference, "id": image.id, "digest": image.digest},
@@ -98,6 +104,8 @@ def to_json(job: Job, spec: ContainerSpec, code: Code, ready: Ready) -> str:
         "python": ready.facts.python,
         "hydra": ready.facts.hydra,
     }
+    if job.withheld.hidden:
+        content["withheld"] = [asdict(item) for item in job.withheld.hidden]
     return json.dumps(content, indent=2) + "\n"
 
 
@@ -136,6 +144,10 @@ def from_json(text: str | bytes, run: str) -> JobRecord:
             executable=str(content["executable"]),
             python=str(content["python"]),
             hydra=str(content["hydra"]),
+            withheld=tuple(
+                Hidden(str(item["key"]), tuple(map(int, item["at"])), str(item["shown"]))
+                for item in content.get("withheld", ())
+            ),
         )
     except KeyError as error:
         raise ReproduceError(

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ._errors import OptionError
 from ._option_values import valid_are
+from ._private import NO_GLOBS, without_credentials
 
 T = TypeVar("T")
 NUL = "has a NUL character, which no path and no variable can have"
@@ -21,7 +22,8 @@ class Reader:
         self._prefix = prefix
 
     def wrong(self, name: str, value: object, reason: str) -> OptionError:
-        return OptionError(f"hydra.launcher.{self._prefix}{name}={_shown(value)}: {reason}")
+        shown = _shown_value(f"{self._prefix}{name}", value)
+        return OptionError(f"hydra.launcher.{self._prefix}{name}={shown}: {reason}")
 
     def parsed(self, name: str, parse_value: Callable[[Any], T]) -> T:
         value = self._node.get(name)
@@ -124,6 +126,16 @@ class Reader:
             return parse_value(value)
         except (ValueError, TypeError) as error:
             raise self.wrong(name, value, str(error)) from None
+
+
+def _shown_value(name: str, value: object) -> str:
+    """Return a value as a message may show it."""
+    has_values = name in ("environment", "build.args") and not isinstance(value, (str, int))
+    if has_values or (
+        value is not None and NO_GLOBS.is_secret(f"hydra.launcher.{name}", str(value))
+    ):
+        return "…"
+    return without_credentials(_shown(value))
 
 
 def _shown(value: object) -> str:

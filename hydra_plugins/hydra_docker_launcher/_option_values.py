@@ -87,6 +87,13 @@ _DRIVERS = {
 MINIMUM_LOG = 64 * 1024  # bytes
 
 
+def glob(text: str) -> str:
+    """Parse a glob of config keys, with ``!`` before it or not."""
+    if not text.removeprefix("!").strip() or any(map(str.isspace, text)):
+        raise ValueError("must be globs of config keys, such as db.*_pin or !model.token_count")
+    return text
+
+
 def valid_are(valid: tuple[str, ...], value: object) -> str:
     near = difflib.get_close_matches(str(value), valid, n=1)
     meant = f"; did you mean {near[0]}?" if near else ""

@@ -14,6 +14,8 @@ from . import _paths
 from ._errors import OptionError
 from ._option_reader import NUL, Reader
 from ._option_values import DEFAULT_LOGGING, Gpus, Logging, Restart, Ulimit, Volume
+from ._private import HIDDEN, Rules, without_credentials
+from ._redaction import Variables, split_variables
 from ._units import cpu_number, duration, size
 from .config import BuildConf, CloneConf, DockerLauncherConf, LoggingConf, MlflowConf, RetriesConf
 
@@ -76,6 +78,12 @@ class SweepOptions:
     detach: bool = False
     on_interrupt: str = "stop"
     system_metrics: bool = True
+    #: The user's globs of names whose values are not written down.
+    redact: tuple[str, ...] = ()
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(self.redact)
 
 
 #: Options that must be the same for all jobs of a sweep.
@@ -99,7 +107,11 @@ NO_RETRIES = Retries()
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """Options of one container. Sizes in bytes, times in seconds; ``None``: see the option."""
+    """Options of one container. Sizes in bytes, times in seconds; ``None``: see the option.
+
+    ``secret_environment`` are the variables that are written down nowhere, ``env_files`` (absolute)
+    where some of them stand.
+    """
 
     cpus: float
     mem_limit: int | None
@@ -131,6 +143,8 @@ class JobOptions:
     stray_limit: int = 1024**3
     logging: Logging = DEFAULT_LOGGING
     log_limit: int | None = 1024**3
+    secret_environment: Variables = ()
+    env_files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +186,10 @@ def parse(node: Mapping[str, Any], *, environ: Mapping[str, str], folder: Path) 
     """
     check_names(node)
     reader = Reader(node)
+    rules = Rules(reader.each("redact", values.glob))
     return Options(
-        sweep=_sweep_options(reader, environ, folder), job=_job_options(reader, environ, folder)
+        sweep=_sweep_options(reader, environ, folder, rules),
+        job=_job_options(reader, environ, folder, rules),
     )
 
 
@@ -187,7 +203,9 @@ def check_same(one: SweepOptions, first: str, other: SweepOptions, job: str) -> 
             )
 
 
-def _sweep_options(read: Reader, environ: Mapping[str, str], folder: Path) -> SweepOptions:
+def _sweep_options(
+    read: Reader, environ: Mapping[str, str], folder: Path, rules: Rules
+) -> SweepOptions:
     build = Reader(read.mapping("build"), "build.")
     mlflow = Reader(read.mapping("mlflow"), "mlflow.")
     return SweepOptions(
@@ -196,7 +214,7 @@ def _sweep_options(read: Reader, environ: Mapping[str, str], folder: Path) -> Sw
             context=build.text("context"),
             dockerfile=build.text("dockerfile"),
             target=build.text("target"),
-            args=build.pairs("args", environ),
+            args=_build_arguments(build, environ, rules),
             network=build.text("network"),
             base=build.text("base"),
         ),
@@ -217,13 +235,40 @@ def _sweep_options(read: Reader, environ: Mapping[str, str], folder: Path) -> Sw
             tracking_uri=mlflow.text("tracking_uri"),
             experiment_name=mlflow.text("experiment_name"),
             run_name=mlflow.text("run_name"),
-            tags=mlflow.pairs("tags"),
+            tags=_shown_pairs(mlflow.pairs("tags"), "mlflow.tags", rules),
         ),
         push=read.optional("push", values.repository),
         resume=read.flag("resume"),
         detach=read.flag("detach"),
         on_interrupt=read.choice("on_interrupt", ("stop", "detach")),
         system_metrics=read.flag("system_metrics"),
+        redact=rules.globs,
+    )
+
+
+def _build_arguments(read: Reader, environ: Mapping[str, str], rules: Rules) -> Variables:
+    """Return the build arguments. Raises ``OptionError`` for a secret: images keep them."""
+    arguments = read.pairs("args", environ)
+    for name, value in arguments:
+        if rules.is_secret_variable(name, value):
+            raise read.wrong(
+                f"args.{name}",
+                "…",
+                "is a secret by its name or its value, and the history of the image would show it "
+                "to everybody who has the image. Install what needs it from a base image that was "
+                "built elsewhere. Where it is no secret, say so with "
+                f"'hydra.launcher.redact=[\"!{name}\"]'.",
+            )
+    return arguments
+
+
+def _shown_pairs(pairs: Variables, place: str, rules: Rules) -> Variables:
+    """Return labels or tags, which everybody can read, without secrets."""
+    return tuple(
+        (name, HIDDEN)
+        if rules.is_secret(f"hydra.launcher.{place}.{name}", value)
+        else (name, without_credentials(value))
+        for name, value in pairs
     )
 
 
@@ -259,7 +304,10 @@ def _token(read: Reader, environ: Mapping[str, str]) -> str | None:
     return name
 
 
-def _job_options(read: Reader, environ: Mapping[str, str], folder: Path) -> JobOptions:
+def _job_options(
+    read: Reader, environ: Mapping[str, str], folder: Path, rules: Rules
+) -> JobOptions:
+    environment, secret_environment = _environment(read, environ, folder, rules)
     return JobOptions(
         cpus=read.parsed("cpus", cpu_number),
         mem_limit=read.optional("mem_limit", values.memory),
@@ -278,11 +326,13 @@ def _job_options(read: Reader, environ: Mapping[str, str], folder: Path) -> JobO
         network_mode=read.text("network_mode"),
         extra_hosts=read.each("extra_hosts", values.extra_host),
         init=read.flag("init"),
-        labels=_labels(read),
+        labels=_shown_pairs(_labels(read), "labels", rules),
         volumes=_volumes(read, folder),
         data_check=read.parsed("data_check", values.data_check),
         data_identity=read.choice("data_identity", ("stat", "content", "none")),
-        environment=_environment(read, environ, folder),
+        environment=environment,
+        secret_environment=secret_environment,
+        env_files=tuple(_env_file(name, folder) for name in read.texts("env_file")),
         timeout=read.optional("timeout_min", values.minutes),
         stop_grace_period=read.parsed("stop_grace_period", duration),
         restart=read.parsed("restart", values.restart),
@@ -336,8 +386,9 @@ def _labels(read: Reader) -> tuple[tuple[str, str], ...]:
 
 
 def _environment(
-    read: Reader, environ: Mapping[str, str], folder: Path
-) -> tuple[tuple[str, str], ...]:
+    read: Reader, environ: Mapping[str, str], folder: Path, rules: Rules
+) -> tuple[Variables, Variables]:
+    """Return the variables that everybody may read, and the others: all of ``env_file`` is such."""
     variables: dict[str, str] = {}
     for name in read.texts("env_file"):
         try:
@@ -346,8 +397,14 @@ def _environment(
             raise read.wrong("env_file", name, f"cannot be read: {error}") from None
         for number, line in enumerate(lines, start=1):
             variables.update(_env_line(read, f"{name}:{number}", line.strip(), environ))
-    variables.update(read.pairs("environment", environ))
-    return tuple(variables.items())
+    named = dict(read.pairs("environment", environ))
+    public, secret = split_variables(named.items(), rules)
+    of_files = {name: value for name, value in variables.items() if name not in named}
+    return public, (*of_files.items(), *secret)
+
+
+def _env_file(name: str, folder: Path) -> Path:
+    return values.host_path(name, folder)
 
 
 def _env_line(read: Reader, place: str, line: str, environ: Mapping[str, str]) -> dict[str, str]:

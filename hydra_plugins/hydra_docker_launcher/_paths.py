@@ -22,6 +22,10 @@ SECRETS = CONTAINER / "secrets"
 SSH_KEY = SECRETS / "ssh_key"
 KNOWN_HOSTS = SECRETS / "known_hosts"
 CREDENTIAL = SECRETS / "credential"
+#: Secrets of a job: values of its config, variables, and what else its worker must know.
+VALUES = "values.pickle"
+ENVIRONMENT = "environment.json"
+REDACTION = "redaction.json"
 
 LEDGER = "sweep.json"
 #: Folder of the launcher's own files, in the folder of a job, and of a sweep that is not over.
@@ -112,6 +116,11 @@ class JobPaths:
     @property
     def secrets(self) -> Path:
         return self.private / "secrets"
+
+    @property
+    def secret_config(self) -> Path:
+        """The resolved config as the job sees it, where that has secrets."""
+        return self.secrets / "config.yaml"
 
     @property
     def result(self) -> Path:

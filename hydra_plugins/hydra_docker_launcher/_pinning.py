@@ -96,7 +96,12 @@ def pin_code(
         dirty=options.dirty,
         snapshot_limit=options.snapshot_limit,
         config_dirs=config_dirs,
-        own_paths=(request.folder, *_store_paths(options.mlflow, request.working_dir)),
+        own_paths=(
+            request.folder,
+            *_store_paths(options.mlflow, request.working_dir),
+            # Variables that are written down nowhere: no snapshot takes them.
+            *(file for job in request.jobs for file in job.env_files),
+        ),
     )
     if file is not None:
         _source.require_file(source, file)

@@ -15,6 +15,7 @@ from ._errors import OptionError
 from ._job import Job
 from ._options import LABEL_PREFIX, JobOptions
 from ._paths import JobPaths
+from ._redaction import Variables, masked, split_variables
 from ._units import show_size
 
 #: Names of containers that no job runs in: they put a layer together, or look into an image.
@@ -75,7 +76,9 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
     Raises ``OptionError`` for limits that the engine's machine cannot give.
     """
     paths = job.paths
-    files = _own_files(job, secrets=ground.secrets)
+    public, secret = variables(job, options)
+    hidden = ground.secrets or bool(secret) or bool(job.withheld.hidden)
+    files = _own_files(job, secrets=hidden)
     own = (
         Mount(str(paths.output), str(job.output_dir)),
         *(Mount(str(source), str(target), read_only=True) for source, target, _ in files),
@@ -93,10 +96,10 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
         limits=limits(options, ground.host, ground.n_jobs, job.title),
         boundary=_boundary(options, ground.identity),
         gpus=options.gpus,
-        environment=_environment(options, ground.identity),
+        environment=_environment(public, ground.identity),
         mounts=own + named + _guards(job, files),
         labels=(
-            *options.labels,
+            *((name, masked(value, job.withheld.masks)) for name, value in options.labels),
             *labels(ground.sweep, ground.commit, ground.identity.name),
             (f"{LABEL_PREFIX}job", str(job.number)),
             folder_label(ground.folder),
@@ -107,24 +110,45 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
     )
 
 
-def _own_files(job: Job, *, secrets: bool) -> tuple[tuple[Path, PurePosixPath, PurePosixPath], ...]:
-    """Return the launcher's files for a job: on the host, in the container, in its output folder.
+def variables(job: Job, options: JobOptions) -> tuple[Variables, Variables]:
+    """Return the variables of a job that the engine may show, and those that only the job gets."""
+    public, secret = split_variables(options.environment, None, job.withheld.masks)
+    return public, options.secret_environment + secret
 
-    They are in the container twice: see ``_guards``.
-    """
+
+def with_secrets(spec: ContainerSpec, job: Job) -> ContainerSpec:
+    """Return ``spec`` with the job's folder of secrets mounted."""
+    file = _secrets_folder(job)
+    mounts = (Mount(str(file[0]), str(file[1]), read_only=True), _guard(file))
+    return replace(
+        spec, mounts=(*spec.mounts, *(mount for mount in mounts if mount not in spec.mounts))
+    )
+
+
+#: Where a file or folder of the launcher's is on the host, in the container, and in the job's own
+#: output folder: it is in the container twice, see ``_guards``.
+_OwnFile = tuple[Path, PurePosixPath, PurePosixPath]
+
+
+def _own_files(job: Job, *, secrets: bool) -> tuple[_OwnFile, ...]:
+    """Return the launcher's files for a job."""
     paths, inside = job.paths, JobPaths(job.output_dir)
-    files = [
-        (paths.config, _paths.CONFIG, PurePosixPath(inside.config)),
-        (paths.job, _paths.JOB, PurePosixPath(inside.job)),
-    ]
+    files = [(paths.job, _paths.JOB, PurePosixPath(inside.job))]
+    if job.withheld.config is None:
+        files.insert(0, (paths.config, _paths.CONFIG, PurePosixPath(inside.config)))
+    else:  # a config with secrets is among those
+        config = (paths.secret_config, _paths.CONFIG, PurePosixPath(inside.secret_config))
+        files.insert(0, config)
     if secrets:
-        files.append((paths.secrets, _paths.SECRETS, PurePosixPath(inside.secrets)))
+        files.append(_secrets_folder(job))
     return tuple(files)
 
 
-def _guards(
-    job: Job, files: tuple[tuple[Path, PurePosixPath, PurePosixPath], ...]
-) -> tuple[Mount, ...]:
+def _secrets_folder(job: Job) -> _OwnFile:
+    return job.paths.secrets, _paths.SECRETS, PurePosixPath(JobPaths(job.output_dir).secrets)
+
+
+def _guards(job: Job, files: tuple[_OwnFile, ...]) -> tuple[Mount, ...]:
     """Return mounts of what is in the output folder already, in its own place.
 
     The engine looks up the source of a mount each time it starts the container (a restart policy),
@@ -132,7 +156,13 @@ def _guards(
     there; it cannot rename or remove a mount point.
     """
     private = Mount(str(job.paths.private), str(JobPaths(job.output_dir).private))
-    return (private, *(Mount(str(source), str(at), read_only=True) for source, _, at in files))
+    # What is in the folder of secrets is guarded with it.
+    guarded = (file for file in files if file[0].parent == job.paths.private)
+    return (private, *map(_guard, guarded))
+
+
+def _guard(file: _OwnFile) -> Mount:
+    return Mount(str(file[0]), str(file[2]), read_only=True)
 
 
 def with_run(
@@ -144,12 +174,12 @@ def with_run(
     """Return ``spec`` for a job that is tracked as ``run_id``. The user's own variables win."""
     if run_id is None:
         return spec
-    variables = {**dict(environment), **dict(spec.environment)}
+    together = {**dict(environment), **dict(spec.environment)}
     present = {mount.target for mount in spec.mounts}
     mounts = tuple(Mount(str(path), str(path)) for path in folders if str(path) not in present)
     return replace(
         spec,
-        environment=tuple(variables.items()),
+        environment=tuple(together.items()),
         mounts=spec.mounts + mounts,
         labels=(*spec.labels, (f"{LABEL_PREFIX}run_id", run_id)),
     )
@@ -241,9 +271,9 @@ def _owner_option(user: str) -> str:
     return f"uid={uid},gid={gid}"
 
 
-def _environment(options: JobOptions, identity: Identity) -> tuple[tuple[str, str], ...]:
-    variables = {"PYTHONUNBUFFERED": "1"}
+def _environment(public: Variables, identity: Identity) -> Variables:
+    own = {"PYTHONUNBUFFERED": "1"}
     if identity.container is not None:
         # A uid that the image's passwd file does not know has no home and no name.
-        variables |= {"HOME": str(_paths.HOME), "USER": identity.name, "LOGNAME": identity.name}
-    return tuple({**variables, **dict(options.environment)}.items())
+        own |= {"HOME": str(_paths.HOME), "USER": identity.name, "LOGNAME": identity.name}
+    return tuple({**own, **dict(public)}.items())

@@ -1,14 +1,18 @@
 """Private: values that are not written down, of which only names are.
 
-These are the values of environment variables and of build arguments, and passwords in URLs.
+These are the values of environment variables and of build arguments, passwords in URLs, and what
+stands under a name that secrets have (``Rules``).
 """
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -16,7 +20,24 @@ HIDDEN = "<hidden>"
 #: Keys of the config below which there are names with values.
 VARIABLES = ("hydra.launcher.environment", "hydra.launcher.build.args", "hydra.job.env_set")
 _SECRET_NAME = re.compile(
-    r"(?i)(token|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|auth(?!or))"
+    r"(?i)(token(?!i[sz])|secret|passw|passphrase|credential|api_?key|access_?key|private_?key"
+    r"|auth(?!or))"
+)
+_COUNTED = "*token*"
+#: Keys whose values are secrets, as globs on the whole key in lower case. The last one that matches
+#: counts; with ``!``, the value is none. The words of language models are no secrets.
+COMMON = (
+    *(
+        f"*{word}*"
+        for word in ("password", "passwd", "passphrase", "secret", "credential", "authorization")
+    ),
+    *(f"*{kind}{link}key*" for kind in ("api", "access", "private") for link in ("", "_", "-")),
+    _COUNTED,
+    *(f"!*{word}*" for word in ("tokeniz", "tokenis", "token_type", "special_token")),
+    *(f"!*{name}_token*" for name in ("bos", "eos", "pad", "unk", "cls", "sep", "mask")),
+    "!hydra.launcher.clone.*",
+    "!hydra.launcher.redact*",
+    "!hydra.runtime.*",
 )
 _URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:\s]*)[^/\s]*@")
 
@@ -24,6 +45,70 @@ _URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:\s]*)[^/\s]
 def looks_secret(name: str) -> bool:
     """Tell whether a name is one that secrets have (``db.password``, ``API_KEY``)."""
     return bool(_SECRET_NAME.search(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which names have secrets as their values. ``globs`` are the user's (option ``redact``)."""
+
+    globs: tuple[str, ...] = ()
+
+    def is_secret(self, key: str, value: object = HIDDEN) -> bool:
+        """Tell whether ``value`` under a config's full key (``db.accounts.0.password``) is one.
+
+        A key below one that matches does so too. A number is no token: it counts them.
+        """
+        if value is None or isinstance(value, (bool, Enum)) or value == "":
+            return False
+        glob = _deciding((*COMMON, *self.globs), key.lower())
+        counts = glob == _COUNTED and isinstance(value, (int, float))
+        return glob is not None and not glob.startswith("!") and not counts
+
+    def is_secret_variable(self, name: str, value: object = HIDDEN) -> bool:
+        """Tell whether a variable's (or a build argument's) value is one, by name or as a URL."""
+        if value is None or value == "":
+            return False
+        glob = _deciding(self.globs, name.lower())
+        if glob is not None:
+            return not glob.startswith("!")
+        return looks_secret(name) or without_credentials(str(value)) != str(value)
+
+    def override(self, text: str) -> str:
+        """Return an override (or any word of a command line) as it may be written down."""
+        shown = shown_override(text)
+        key, equals, value = text.partition("=")
+        if shown != text or not equals:
+            return shown
+        name = key.lstrip("+~").partition("@")[0].replace("/", ".")
+        inner = (f"{name}.{match[1]}" for match in _INNER_KEY.finditer(value))
+        if value and any(self.is_secret(one, _number(value)) for one in (name, *inner)):
+            return f"{key}={HIDDEN}"
+        return text
+
+
+NO_GLOBS = Rules()
+#: A key within an override's value: ``db={host: h, password: p}``.
+_INNER_KEY = re.compile(r"[{,\[]\s*['\"]?([\w.-]+)['\"]?\s*:")
+
+
+def _number(value: str) -> float | str:
+    """Return a number as one, a sweep over numbers (``1,2``) as its first."""
+    try:
+        return float(value.partition(",")[0])
+    except ValueError:
+        return value
+
+
+@lru_cache(maxsize=4096)
+def _deciding(globs: tuple[str, ...], key: str) -> str | None:
+    """Return the last glob that matches a key, or what it is below of."""
+    parts = key.split(".")
+    above = [".".join(parts[: length + 1]) for length in range(len(parts))]
+    for glob in reversed(globs):
+        pattern = glob.lower().removeprefix("!")
+        if any(fnmatch.fnmatchcase(name, pattern) for name in above):
+            return glob
+    return None
 
 
 def without_credentials(text: str) -> str:
@@ -81,7 +166,7 @@ def shown_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def repeatable_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def repeatable_options(options: Mapping[str, Any], rules: Rules = NO_GLOBS) -> dict[str, Any]:
     """Return ``hydra.launcher`` as plain values, from which its jobs can be run again.
 
     A variable whose name or value looks like a secret is taken from the environment of whoever does
@@ -93,7 +178,7 @@ def repeatable_options(options: Mapping[str, Any]) -> dict[str, Any]:
     build = result.get("build")
     for node, name in ((result, "environment"), (build, "args")):
         if isinstance(node, dict) and node.get(name):
-            node[name] = _without_secrets(node[name])
+            node[name] = _without_secrets(node[name], rules)
     return result
 
 
@@ -105,26 +190,24 @@ def _as_it_is(value: Any) -> Any:
     return value if isinstance(value, str) else plain(value)
 
 
-def _without_secrets(variables: Any) -> Any:
+def _without_secrets(variables: Any, rules: Rules) -> Any:
     if isinstance(variables, dict):
         return {
-            name: f"${{oc.env:{name}}}" if _is_secret(str(name), value) else value
+            name: f"${{oc.env:{name}}}" if _is_secret(str(name), value, rules) else value
             for name, value in variables.items()
         }
     if isinstance(variables, list):
-        return [_item_without_secret(str(item)) for item in variables]
+        return [_item_without_secret(str(item), rules) for item in variables]
     return variables
 
 
-def _item_without_secret(item: str) -> str:
+def _item_without_secret(item: str, rules: Rules) -> str:
     name, equals, value = item.partition("=")
-    return f"{name}=${{oc.env:{name}}}" if equals and _is_secret(name, value) else item
+    return f"{name}=${{oc.env:{name}}}" if equals and _is_secret(name, value, rules) else item
 
 
-def _is_secret(name: str, value: Any) -> bool:
-    if value is None or _is_interpolation(value):
-        return False
-    return looks_secret(name) or without_credentials(str(value)) != str(value)
+def _is_secret(name: str, value: Any, rules: Rules) -> bool:
+    return not _is_interpolation(value) and rules.is_secret_variable(name, value)
 
 
 def plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from ._job import Job
 from ._machine import Processor, Software
 from ._options import LABEL_PREFIX, SweepOptions
 from ._pinning import Code, Ready
-from ._private import shown_options, shown_override
+from ._private import shown_options
 
 FORMAT = 1
 FILE = "provenance.json"
@@ -157,7 +157,7 @@ class Record:
             "task": {
                 "kind": code.task.kind,
                 "target": _below(code.task.target, source.root),
-                "argv": [shown_override(item) for item in code.task.argv],
+                "argv": [self.options.rules.override(item) for item in code.task.argv],
                 "path": [_below(entry, source.root) for entry in code.task.path],
             },
             "working_dir": str(self.origin.working_dir),

@@ -18,6 +18,8 @@ from ._harmless import harmless
 from ._job import Job
 from ._ledger import Ledger
 from ._outcome import End, Outcome, Stray
+from ._private import NO_GLOBS
+from ._redaction import NOTHING, split_variables
 from ._relay import Relay, reachable_url
 from ._running import RunnableJob
 from ._runs import KNOWN, Runs
@@ -197,7 +199,7 @@ class SweepRecorder:
     def starting(self, job: RunnableJob, spec: ContainerSpec) -> ContainerSpec:
         """Write the job's files and start its run; return its specification with the run in it."""
         saved = self._jobs[job.number]
-        _job_files.write(job.paths, saved.job.yaml, saved.content, saved.owner, saved.secrets)
+        self._write(saved, saved.secrets)
         run_id = self._runs.start(saved, spec, job.attempt)
         self._ledger.update(job.number, run_id=run_id, attempt=job.attempt)
         access = self._runs.access(run_id)
@@ -205,7 +207,15 @@ class SweepRecorder:
         if access.url is not None and access.url_variable is not None:
             address = self._reachable(access.url, spec.boundary.network_mode or "bridge")
             environment += ((access.url_variable, address),)
-        return _plan.with_run(spec, run_id, environment, access.folders)
+        public, secret = split_variables(environment, NO_GLOBS)
+        if secret and run_id is not None:
+            self._write(saved, _job_files.with_variables(saved.secrets, secret))
+            spec = _plan.with_secrets(spec, saved.job)
+        return _plan.with_run(spec, run_id, public, access.folders)
+
+    def _write(self, saved: SavedJob, secrets: tuple[tuple[str, bytes], ...]) -> None:
+        paths = saved.job.paths
+        _job_files.write(paths, saved.job.yaml, saved.content, saved.owner, secrets)
 
     def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
         self._specs[job.number] = spec
@@ -304,8 +314,11 @@ class SweepRecorder:
         if job.number in self._unsent:
             # Nothing starts it any more: what only its container was to know goes.
             spec = replace(saved.runnable.spec, environment=())
-            runnable = replace(saved.runnable, spec=spec)
-            self._folder.save_job(replace(saved, runnable=runnable, content=b"", secrets=()))
+            runnable = replace(saved.runnable, spec=spec, masks=())
+            job_only = replace(saved.job, withheld=NOTHING)
+            self._folder.save_job(
+                replace(saved, job=job_only, runnable=runnable, content=b"", secrets=())
+            )
         else:
             self._folder.forget(job.number)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import _execution, _past_options, _past_source, _pinning, _source
+from . import _execution, _past_options, _past_secrets, _past_source, _pinning, _source
 from ._engine import Engine, Image
 from ._errors import ImageError, OptionError, ReproduceError
 from ._execution import Batch, Execution, MakeTracker
@@ -71,8 +72,10 @@ def reproduce(
     where commit, image or data are not to be had.
     """
     first = past[0].record
-    for job in past:  # refuses options before anything is fetched or pulled
+    secrets = _past_secrets.given(past, wish.secrets, os.environ)
+    for job in past:  # refuses options and secrets before anything is fetched or pulled
         _past_options.parse(job, wish, None, asked)
+        _past_secrets.withheld(job, secrets)
     here = (wish.repository,) if wish.repository else (wish.folder, first.source.root)
     places = Places(here, wish.remote, wish.clones)
     found = _past_source.locate(first.source, places, past[0].patch)
@@ -80,7 +83,7 @@ def reproduce(
     log.info("Commit %s is in %s", source.commit[:12], source.repository)
     image = _image(past[0], wish, engine)
     parsed = tuple(_past_options.parse(job, wish, image.reference, asked) for job in past)
-    jobs = tuple(_job(job, _past_options.written(job, wish), wish.output) for job in past)
+    jobs = tuple(_job(job, _past_options.written(job, wish), wish.output, secrets) for job in past)
     contents = {job.record.number: job.content for job in past}
 
     def content(job: Job, _task: Task, _restart: str) -> bytes:
@@ -188,7 +191,7 @@ def _composition(past: PastJob) -> Composition:
     return Composition(configs=tuple(configs), overrides=tuple(overrides))
 
 
-def _job(past: PastJob, written: dict[str, Any], output: Path) -> Job:
+def _job(past: PastJob, written: dict[str, Any], output: Path, secrets: Mapping[str, str]) -> Job:
     record = past.record
     facts = past.provenance.get("job") or {}
     return RepeatedJob(
@@ -200,6 +203,7 @@ def _job(past: PastJob, written: dict[str, Any], output: Path) -> Job:
         written=written,
         tags={REPRODUCES: past.run.id},
         kept_at=output / str(record.number),
+        withheld=_past_secrets.withheld(past, secrets),
         recorded={name: value for name, value in facts.items() if name not in _KNOWN},
     )
 

@@ -25,6 +25,17 @@ _ADVICE = {
 }
 
 
+class ShownOverrides(list[str]):
+    """The overrides of a job that has failed: Hydra prints them, without secrets."""
+
+    def __init__(self, job: ComposedJob) -> None:
+        super().__init__(job.task_overrides or job.overrides)
+        self._shown = list(job.overrides)
+
+    def __repr__(self) -> str:
+        return repr(self._shown)
+
+
 class BackgroundJobReturn(JobReturn):
     """Of a job that runs on in the background: its status is UNKNOWN.
 
@@ -48,7 +59,7 @@ def job_return(job: ComposedJob, outcome: Outcome | None, task_name: str) -> Job
     """
     kind = JobReturn if outcome is not None else BackgroundJobReturn
     result = kind(
-        overrides=list(job.overrides),
+        overrides=list(job.task_overrides or job.overrides),
         cfg=job.cfg,
         hydra_cfg=job.hydra_cfg,
         working_dir=str(job.working_dir),
@@ -61,6 +72,7 @@ def job_return(job: ComposedJob, outcome: Outcome | None, task_name: str) -> Job
         result.return_value = outcome.value
     else:
         result.status = JobStatus.FAILED
+        result.overrides = ShownOverrides(job)
         result.return_value = exception(job, outcome)
     return result
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from . import _data_identity, _job_record, _private, _provenance
+from . import _data_identity, _job_files, _job_record, _private, _provenance, _redaction
 from ._data_identity import DataIdentity
 from ._engine import ContainerSpec
 from ._job import Job
 from ._options import LABEL_PREFIX
 from ._provenance import Record
+from ._redaction import Variables
 from ._running import RunnableJob
 from ._saved import Identity, SavedJob, SavedRelay, SavedSweep
 from ._tracking import JobRun, SweepRun
@@ -59,8 +60,11 @@ def saved_job(
     runnable: RunnableJob,
     content: bytes,
     data: tuple[DataIdentity, ...],
+    environment: Variables = (),
 ) -> SavedJob:
+    """Return the job; ``environment`` are the variables that only its container gets."""
     facts, clone = record.ready.facts, record.code.clone
+    argv = _redaction.overrides(record.code.task.argv, record.options.rules)
     return SavedJob(
         job=job,
         runnable=runnable,
@@ -68,7 +72,13 @@ def saved_job(
         owner=runnable.spec.boundary.user or f"{facts.uid}:{facts.gid}",
         run=_job_run(record, job, runnable.spec, content, data),
         identity=identity(record, job),
-        secrets=clone.secrets if clone is not None else (),
+        secrets=(clone.secrets if clone is not None else ())
+        + _job_files.secrets(
+            job.withheld,
+            environment,
+            runnable.masks,
+            record.code.task.argv if argv != record.code.task.argv else None,
+        ),
         options=_own_options(record, job),
         data=tuple(item.as_json() for item in data),
     )
@@ -109,7 +119,9 @@ def _artifacts(
         _job_record.CONFIG: job.yaml,
         "overrides.yaml": job.overrides_yaml,
         _job_record.CONTENT: content,
-        _job_record.RECORD: _job_record.to_json(job, spec, record.code, record.ready),
+        _job_record.RECORD: _job_record.to_json(
+            job, spec, record.code, record.ready, record.options.rules
+        ),
         _provenance.FILE: _provenance.text(record.job_document(job)),
         **({_job_record.DATA: _data_identity.as_text(data)} if data else {}),
     }

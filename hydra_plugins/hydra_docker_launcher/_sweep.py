@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import os
@@ -13,7 +14,17 @@ from hydra.core.utils import JobReturn, JobRuntime
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from . import _compose, _composed, _composition, _execution, _job_files, _pinning, _results
+from . import (
+    _compose,
+    _composed,
+    _composition,
+    _execution,
+    _job_files,
+    _multirun,
+    _pinning,
+    _redaction,
+    _results,
+)
 from ._compose import ComposedJob
 from ._errors import OptionError
 from ._execution import Batch, Execution, MakeEngine, MakeTracker
@@ -36,9 +47,13 @@ class Sweep:
     ) -> None:
         self._context = context
         self._config = config
+        folder = Path(os.path.abspath(str(config.hydra.sweep.dir)))
+        rules = _compose.rules_of(config)
+        self._folder = folder
+        self._mask_multirun = functools.partial(_multirun.mask, folder, rules)
         self._execution = Execution(
             _execution.new_id(),
-            folder=Path(os.path.abspath(str(config.hydra.sweep.dir))),
+            folder=folder,
             working_dir=Path.cwd(),
             make_engine=make_engine,
             make_tracker=make_tracker,
@@ -47,8 +62,10 @@ class Sweep:
                 task_function=task_function,
                 config_dirs=_compose.config_folders(config),
             ),
-            composition=functools.partial(_composition.composition, config),
+            composition=functools.partial(_composition.composition, config, rules),
         )
+        # For a sweeper that refuses its jobs before it calls the launcher.
+        atexit.register(self._mask_multirun)
 
     @property
     def id(self) -> str:
@@ -60,6 +77,7 @@ class Sweep:
         Returns a ``JobReturn`` per job, in their order; none of a dry run. That of a job that runs
         on in the background has the status UNKNOWN, and no return value.
         """
+        self._mask_multirun()
         jobs = self._compose(job_overrides, first)
         options = self._execution.parse([(job.title, job.options) for job in jobs])
         if options[0].sweep.detach:
@@ -92,6 +110,21 @@ class Sweep:
             for number, overrides in enumerate(job_overrides, start=first)
         ]
         _composed.forget(self._context)
+        for job in jobs:
+            _check_folder(job, self._folder)
         for item in dict.fromkeys(item for job in jobs for item in job.unresolved):
             log.warning("Left for the job to resolve: %s", item)
         return jobs
+
+
+def _check_folder(job: ComposedJob, sweep: Path) -> None:
+    """Raise ``OptionError`` where the name of a job's output folder would tell a secret."""
+    name = os.path.relpath(job.output_dir, sweep)
+    shown = _redaction.masked(name, job.withheld.masks)
+    if shown != name:
+        keys = ", ".join(item.key for item in job.withheld.hidden if "hydra." not in item.key)
+        raise OptionError(
+            f"{job.title}: the name of its output folder would have a secret in it: {shown}\n"
+            f"Leave it out of hydra.sweep.subdir; hydra.job.override_dirname leaves out what "
+            f"hydra.job.config.override_dirname.exclude_keys names: [{keys}]"
+        )

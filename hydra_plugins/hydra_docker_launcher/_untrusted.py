@@ -100,6 +100,16 @@ class Folder:
                 os.unlink(partial, dir_fd=self._handle)
             raise
 
+    def link(self, name: str, to: Folder, new: str) -> None:
+        """Give a file another name, in the folder ``to``; a link stays one."""
+        os.link(
+            _plain(name),
+            _plain(new),
+            src_dir_fd=self._handle,
+            dst_dir_fd=to._handle,
+            follow_symlinks=False,
+        )
+
     def remove(self, name: str) -> None:
         """Remove a file or a link; one that is not there is no error."""
         with suppress(FileNotFoundError):

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 from . import _attempt, _job_folder, _outcome, _stray
 from ._attempt import RunnableJob
@@ -23,6 +25,7 @@ from ._errors import (
 from ._evidence import is_final
 from ._outcome import End, Outcome
 from ._recorder import Recorder
+from ._redaction import Masks, masked, masked_bytes, masked_plain
 from ._sampling import Sampler
 from ._symptoms import LAST_LINES
 from ._units import show_size
@@ -225,7 +228,7 @@ class Watch:
             return None
         self.outcome = _outcome.decide(
             state,
-            _outcome.read_result(self.job.paths.result),
+            _masked_result(_outcome.read_result(self.job.paths.result), self.job.masks),
             spec=self._spec,
             lines=_outcome.last_lines(self.job.paths.log, LAST_LINES),
             timed_out=self._timed_out,
@@ -341,6 +344,8 @@ class Watch:
 
     def _take_line(self, line: bytes, file: ContainerLog) -> bool:
         """Write and show a line; tell whether it is new."""
+        moment, space, text = line.partition(b" ")
+        line = moment + space + masked_bytes(text, self.job.masks)
         was_full = file.full
         new = file.write(line)
         if self.released:
@@ -369,6 +374,7 @@ class Watch:
     # ---- at its end ------------------------------------------------------------------------------
 
     def _finish(self, state: ContainerState | None) -> None:
+        self.outcome = _masked_outcome(self.outcome, self.job.masks)
         may_repeat = self._may_repeat and self._stopped_by is None
         following = _attempt.following(self.job, self.outcome) if may_repeat else None
         if following is None:
@@ -410,6 +416,21 @@ class Watch:
         if self.remains is not None:
             self._engine.remove(self.remains)
             self.remains = None
+
+
+def _masked_result(result: dict[str, Any] | None, masks: Masks) -> dict[str, Any] | None:
+    """Return what the worker wrote. It has masked its secrets, but nobody trusts it."""
+    return None if result is None else masked_plain(result, masks)
+
+
+def _masked_outcome(outcome: Outcome, masks: Masks) -> Outcome:
+    """Return an outcome in which the engine's words are masked as well."""
+    return replace(
+        outcome,
+        cause=masked(outcome.cause, masks),
+        advice=masked_plain(outcome.advice, masks),
+        warning=masked_plain(outcome.warning, masks),
+    )
 
 
 def record_end(

@@ -36,6 +36,8 @@ class Wish:
     options: tuple[tuple[str, Any], ...] = ()
     tracking_uri: str | None = None
     dry_run: bool = False
+    #: Pairs of a config's key, whose value is not written down, with the variable that holds it.
+    secrets: tuple[tuple[str, str], ...] = ()
 
     @property
     def clones(self) -> Path:

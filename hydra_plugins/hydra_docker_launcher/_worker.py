@@ -27,6 +27,9 @@ import types
 import warnings
 
 JOB = "/hydra/job.pickle"
+SECRETS = "/hydra/secrets"
+#: Tells a worker that has started itself again that its variables are there.
+STARTED_AGAIN = "HYDRA_DOCKER_VARIABLES_READ"
 LIBRARY = "/hydra/lib"
 CLONE = "/hydra/clone.json"
 CLONING = "/hydra/cloning.py"
@@ -93,6 +96,9 @@ class Job:
         self.hydra_files = content["hydra_files"]
         self.result = content["result"]
         self.final = content["final"]
+        #: Where values of the config are that come in a file of their own, and what to mask.
+        self.withheld = content.get("withheld", ())
+        self.masks = ()
         #: What has been written as the result so far, and the exit code that is to follow.
         self.written = {}
         self.exit_code = 0
@@ -104,8 +110,10 @@ class Job:
 
 
 def main():
+    take_variables()
     with open(JOB, "rb") as file:
         job = Job(pickle.load(file))
+    take_redaction(job)
     if job.final and os.path.exists(job.result):
         # A restart policy has started the container again, but the job had come to its end.
         note_death(job)
@@ -141,6 +149,87 @@ def main():
         job.exit_code = 1
         write_error(job, RuntimeError(message))
         sys.exit("error: " + message)
+
+
+# ---- secrets -----------------------------------------------------------------------------------
+
+
+def read_secret(name):
+    """Return the content of one of the job's secret files, None where there is none."""
+    try:
+        with open(os.path.join(SECRETS, name), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def take_variables():
+    """Start again with the variables that are in no ``docker inspect``, as if they were given."""
+    content = read_secret("environment.json")
+    if os.environ.pop(STARTED_AGAIN, None) is not None or content is None:
+        return
+    variables = {**os.environ, **json.loads(content), STARTED_AGAIN: "1"}
+    os.execve(sys.executable, [sys.executable, *sys.argv], variables)  # noqa: S606
+
+
+def take_redaction(job):
+    content = json.loads(read_secret("redaction.json") or b"{}")
+    if content.get("argv") is not None:
+        job.argv = content["argv"]
+    # The longest first: one may be part of another.
+    job.masks = sorted(content.get("masks", ()), key=lambda mask: -len(mask[0]))
+
+
+def masked(value, masks):
+    """Return JSON values with no secret in their texts."""
+    if isinstance(value, str):
+        for text, shown in masks:
+            value = value.replace(text, shown)
+        return value
+    if isinstance(value, dict):
+        return {masked(key, masks): masked(item, masks) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [masked(item, masks) for item in value]
+    return value
+
+
+def fill_in(config, job):
+    """Put the secrets into the config, which has other texts in their places."""
+    if not job.withheld:
+        return
+    values = read_secret("values.pickle")
+    if values is None:
+        raise RuntimeError("the secrets of the job's config are gone: it has ended before")
+    for at, (kind, value) in zip(job.withheld, pickle.loads(values)):  # noqa: B905  (Python 3.9)
+        node = config
+        for number in at:
+            content = node._content
+            node = list(content.values() if isinstance(content, dict) else content)[number]
+            if type(node).__name__ == "UnionNode":
+                node = node._content
+        node.__dict__["_val"] = pathlib.Path(value) if kind == "path" else value
+
+
+def take_over_saving(job):
+    """Have Hydra's own files of the config written without secrets from the beginning."""
+    import hydra.core.utils
+
+    original = getattr(hydra.core.utils, "_save_config", None)
+    if not job.withheld or original is None:
+        return
+
+    def _save_config(cfg, filename, output_dir):
+        if filename not in job.hydra_files:
+            original(cfg, filename, output_dir)
+            return
+        os.makedirs(str(output_dir), exist_ok=True)
+        with open(os.path.join(str(output_dir), filename), "w", encoding="utf-8") as file:
+            file.write(job.hydra_files[filename])
+
+    hydra.core.utils._save_config = _save_config
+
+
+# ---- the task function -------------------------------------------------------------------------
 
 
 def clone_commit(job):
@@ -231,6 +320,8 @@ def run_task(job, task_function, execution_whitelist=None):
 
     setup_globals()
     config = ConfigUnpickler(io.BytesIO(job.config)).load()
+    fill_in(config, job)
+    take_over_saving(job)
     JobRuntime.instance().set("name", job.task_name)
     context = HydraContext(config_loader=None, callbacks=JobCallbacks(config, job))
     if execution_whitelist is not None:
@@ -300,6 +391,7 @@ def write_result(job, content):
     """Write how the job stands; a process that it has forked has no say in that."""
     if os.getpid() != job.process:
         return
+    content = masked(content, job.masks)
     job.written = content
     memory = read_memory()
     if memory:

@@ -29,6 +29,7 @@ class BuildConf:
     target: Optional[str] = None
 
     # Build arguments. A name with a null value takes the value of the host's environment.
+    # Not for secrets: an image's history shows them to everybody.
     args: Dict[str, Any] = field(default_factory=dict)
 
     # Network of the RUN instructions: default, host, none, or a network's name.
@@ -245,8 +246,13 @@ class DockerLauncherConf:
     # (null is none; as a default it lets a config say either form.)
     environment: Any = None
 
-    # A file of NAME=value lines, or a list of them. `environment` wins.
+    # A file of NAME=value lines, or a list of them. `environment` wins. What is in there, and
+    # variables with names of secrets, reach the job by a file that is gone when the job is.
     env_file: Any = None
+
+    # Globs of further config keys (db.*_pin) and variables whose values are written down nowhere,
+    # beside the usual names (*password*, *secret*, *token*, *api_key*, …). `!model.tokens` is none.
+    redact: List[str] = field(default_factory=list)
 
     # ---- How the sweep runs ----------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ ORDER = (
     "_interrupt",
     "_harmless",
     "_private",
+    "_redaction",
     "_job",
     "config",
     "_option_values",
@@ -63,6 +64,7 @@ ORDER = (
     "_composed",
     "_compose",
     "_task",
+    "_multirun",
     # data: what volumes hold, and what the commit says of it
     "_data_identity",
     "_dvc_files",
@@ -136,6 +138,7 @@ ORDER = (
     "_wish",
     "_past_source",
     "_past_job",
+    "_past_secrets",
     "_past_options",
     "_reproduce",
     "_from_note",

@@ -280,6 +280,20 @@ def test_leftovers_of_a_killed_launcher(tmp_path):
     assert sorted(path.name for path in private.iterdir()) == ["config.yaml", "result.json"]
 
 
+def test_config_of_a_container_that_is_kept(tmp_path):
+    """What is written down of a config stands in the place of the one with secrets: it stays."""
+    folder = a_ledger(tmp_path / "sweep")
+    private = folder / "3/.docker"
+    (private / "secrets").mkdir(parents=True)
+    (private / "config.yaml").write_text("password: <hidden>")
+    state = _gc_sweeps.look(folder, local=True)
+    (private / "secrets/config.yaml").hardlink_to(private / "config.yaml")
+    assert _gc_sweeps.leftovers([state], None) == []
+    (private / "secrets/config.yaml").unlink()
+    (private / "secrets/config.yaml").write_text("password: abc")
+    assert [file.secret for file in _gc_sweeps.leftovers([state], None)] == [True]
+
+
 def test_links_of_a_container(tmp_path):
     """A job can put links into its folder: none is followed, neither to look nor to remove."""
     mine = tmp_path / "home/secrets"

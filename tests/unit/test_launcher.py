@@ -38,6 +38,7 @@ from hydra_plugins.hydra_docker_launcher._errors import (
     TrackingError,
 )
 from hydra_plugins.hydra_docker_launcher._sweep import Sweep
+from hydra_plugins.hydra_docker_launcher._tracking import StoreAccess
 from hydra_plugins.hydra_docker_launcher.config import DockerLauncherConf
 from hydra_plugins.hydra_docker_launcher.docker_launcher import DockerLauncher
 
@@ -173,6 +174,156 @@ def test_files_of_a_job(bench):
         "container.json",
         "result.json",
     ]
+
+
+SECRET = "s3cr3t-of-ada"
+
+
+def with_secret(bench, **options: str) -> list[str]:
+    """Give the bench a config with a secret, and return the overrides of a job with another."""
+    bench.configure(f"db: {{password: {SECRET}}}\n", **options)
+    bench.engine.plays = {
+        0: Play(
+            lines=(f"logged in with {SECRET}", "and abcdef-token"),
+            exit_code=1,
+            result={
+                "outcome": "error",
+                "error": {
+                    "type": "OSError",
+                    "module": "builtins",
+                    "message": f"no {SECRET}",
+                    "args": [f"no {SECRET}"],
+                    "traceback": f"OSError: no {SECRET}",
+                },
+            },
+        )
+    }
+    return ["+token=abcdef-token"]
+
+
+def test_secrets(bench, caplog, capsys, monkeypatch):
+    """They reach the container in files that are gone when it is, and are written down nowhere."""
+    monkeypatch.setenv("DB_TOKEN", "env-secret-1")
+    overrides = with_secret(bench)
+    with caplog.at_level("INFO"):
+        (returned,) = bench.sweep("hydra.launcher.environment={DB_TOKEN: null, A: 1}").launch(
+            [overrides], 0
+        )
+
+    (container,) = bench.engine.made.values()
+    assert container.variables["DB_TOKEN"] == "env-secret-1"
+    assert SECRET in container.secrets["config.yaml"].decode()
+    output = bench.folder / "multirun/x/0"
+    mounts = {mount.target: mount.source for mount in container.spec.mounts}
+    assert mounts["/hydra/config.yaml"] == f"{output}/.docker/secrets/config.yaml"
+    # The container is kept, and has mounted what is written down of the config.
+    assert [path.name for path in (output / ".docker/secrets").iterdir()] == ["config.yaml"]
+
+    assert returned.overrides == overrides
+    assert f"{returned.overrides}" == "['+token=<hidden>']"
+    with pytest.raises(JobError) as raised:
+        _ = returned.return_value
+    tracked = (bench.tracker.sweep, bench.tracker.jobs, bench.tracker.ends)
+    files = [path for path in (bench.folder / "multirun").rglob("*") if path.is_file()]
+    files.remove(output / ".docker/result.json")  # its worker masks it, which is none here
+    told = [
+        str(raised.value),
+        caplog.text,
+        "".join(capsys.readouterr()),
+        repr(tracked),
+        repr(container.spec),
+        *(path.read_text(errors="replace") for path in files),
+    ]
+    for secret in (SECRET, "abcdef-token", "env-secret-1"):
+        assert [text for text in told if secret in text] == []
+    assert "logged in with <hidden>" in (output / "container.log").read_text()
+    assert bench.tracker.jobs["run-0"].name == "+token=<hidden>"
+    assert bench.tracker.ends["run-0"].params["db.password"] == "<hidden>"
+
+
+@pytest.mark.parametrize("planted", ["link", "folder"])
+def test_job_that_meddles_with_its_secrets(bench, tmp_path, planted):
+    """What it has put in the place of their folder, or into it, leads nowhere and stops nothing."""
+    overrides = with_secret(bench)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "id_rsa").touch()
+    folder = bench.folder / "multirun/x/0/.docker/secrets"
+
+    def meddle() -> None:
+        if planted == "folder":
+            (folder / "inner").mkdir()
+            return
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(precious)
+
+    start = bench.engine.start
+    bench.engine.start = lambda container: (meddle(), start(container))
+    bench.sweep("hydra.launcher.keep=none").launch([overrides], 0)
+
+    assert (precious / "id_rsa").exists()
+    (container,) = bench.engine.made.values()
+    assert container.removed
+    assert bench.ledger["jobs"][0]["outcome"] == "error"
+
+
+def test_secret_in_the_name_of_a_folder(bench):
+    """A job's output folder is called by its overrides; the error says how to leave one out."""
+    overrides = with_secret(bench)
+    sweep = bench.sweep("hydra.sweep.subdir=${hydra.job.override_dirname}")
+    with pytest.raises(OptionError, match=r"\+token=<hidden>\n.*exclude_keys") as raised:
+        sweep.launch([overrides], 0)
+    assert "abcdef-token" not in str(raised.value)
+    assert bench.engine.calls == []
+
+
+def test_secret_of_the_config_as_build_argument(bench):
+    """An image would keep it."""
+    overrides = with_secret(bench)
+    sweep = bench.sweep("hydra.launcher.build.args.WHICH=${db.password}")
+    with pytest.raises(OptionError, match="WHICH has a secret of the config in it"):
+        sweep.launch([overrides], 0)
+    assert bench.engines_made == 0
+
+
+def test_env_file_in_the_repository(bench):
+    """It is no code: it need not be committed, and no snapshot takes it."""
+    (bench.folder / "variables.env").write_text("PLAIN=file-secret\n")
+    bench.sweep("hydra.launcher.env_file=variables.env").launch([["lr=1"]], 0)
+    (bench.folder / "train.py").write_text(f"{TRAIN}# changed\n")
+    bench.sweep(
+        "hydra.launcher.env_file=variables.env",
+        "hydra.launcher.dirty=snapshot",
+        "hydra.sweep.dir=multirun/y",
+    ).launch([["lr=1"]], 0)
+
+    assert [made.variables["PLAIN"] for made in bench.engine.made.values()] == ["file-secret"] * 2
+    files = []
+    for archive in bench.engine.archives:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+            files += opened.getnames()
+    assert any(name.endswith("train.py") for name in files)
+    assert not any(name.endswith("variables.env") for name in files)
+    assert b"# changed" in bench.tracker.sweep.artifacts["changes.patch"]
+    assert "file-secret" not in repr((bench.tracker.sweep, bench.tracker.jobs))
+
+
+def test_secrets_of_the_store(bench, monkeypatch):
+    """The password of a tracking server comes by the file as well."""
+    variables = (("MLFLOW_TRACKING_PASSWORD", "store-secret"), ("MLFLOW_TRACKING_USERNAME", "ada"))
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "store-secret")
+    bench.tracker.store = StoreAccess(variables)
+    bench.engine.plays = {0: Play(lines=("tried store-secret",))}
+
+    bench.sweep().launch([["lr=1"]], 0)
+
+    (container,) = bench.engine.made.values()
+    assert container.variables["MLFLOW_TRACKING_PASSWORD"] == "store-secret"
+    assert dict(container.spec.environment)["MLFLOW_TRACKING_USERNAME"] == "ada"
+    assert "store-secret" not in repr(container.spec)
+    output = bench.folder / "multirun/x/0"
+    assert "tried <hidden>" in (output / "container.log").read_text()
+    assert not (output / ".docker/secrets").exists()
 
 
 def test_files_of_the_commit(bench):

@@ -32,7 +32,7 @@ from hydra_plugins.hydra_docker_launcher._options import (
 )
 
 MIB = 1024**2
-ENVIRON = {"TOKEN": "of the host", "SHARED": "too"}
+ENVIRON = {"TOKEN": "of the host", "PIP": "of the host", "SHARED": "too"}
 NAMES = [field.name for field in fields(config.DockerLauncherConf) if field.name != "_target_"]
 NESTED = {
     "build": config.BuildConf,
@@ -53,7 +53,7 @@ EVERY: dict[str, Any] = {
         "context": "docker",
         "dockerfile": "train.Dockerfile",
         "target": "runtime",
-        "args": {"CUDA": 12, "DEBUG": False, "TOKEN": None, "UNKNOWN": None},
+        "args": {"CUDA": 12, "DEBUG": False, "PIP": None, "UNKNOWN": None},
         "network": "host",
         "base": "python:3.12-slim",
     },
@@ -106,6 +106,7 @@ EVERY: dict[str, Any] = {
     },
     "fail_fast": True,
     "dry_run": True,
+    "redact": ["door.*pin", "!model.token"],
     "keep": "all",
     "stray": "collect",
     "stray_limit": "2g",
@@ -204,7 +205,7 @@ def test_every_option(tmp_path):
                 context="docker",
                 dockerfile="train.Dockerfile",
                 target="runtime",
-                args=(("CUDA", "12"), ("DEBUG", "false"), ("TOKEN", "of the host")),
+                args=(("CUDA", "12"), ("DEBUG", "false"), ("PIP", "of the host")),
                 network="host",
                 base="python:3.12-slim",
             ),
@@ -232,6 +233,7 @@ def test_every_option(tmp_path):
                 tags=(("stage", "draft"),),
             ),
             push="team/train",
+            redact=("door.*pin", "!model.token"),
         ),
         job=JobOptions(
             cpus=2.0,
@@ -263,7 +265,8 @@ def test_every_option(tmp_path):
             ),
             data_check="error",
             data_identity="content",
-            environment=(("A", "1"), ("B", "true"), ("TOKEN", "of the host")),
+            environment=(("A", "1"), ("B", "true")),
+            secret_environment=(("TOKEN", "of the host"),),
             timeout=90.0,
             stop_grace_period=90.0,
             restart=Restart("on-failure", 3),
@@ -303,6 +306,7 @@ def test_every_option_is_of_a_job_or_of_the_sweep():
     """Values have the names of the options; timeouts lose their unit, files become variables."""
     renamed = {"timeout_min": "timeout"}
     expected = {renamed.get(name, name) for name in NAMES if name != "env_file"}
+    expected |= {"secret_environment", "env_files"}
 
     values = {field.name for kind in (SweepOptions, JobOptions) for field in fields(kind)}
     assert values == expected
@@ -374,14 +378,6 @@ def test_files_of_a_clone(tmp_path, name):
     assert getattr(found, name) == tmp_path / "file"
     assert refusal(tmp_path, clone={name: "missing"}) == (
         f"hydra.launcher.clone.{name}=missing: cannot read it: No such file or directory"
-    )
-
-
-def test_option_whose_turn_is_later(tmp_path):
-    """What is not there yet is refused, not ignored."""
-    name = "redact"
-    assert refusal(tmp_path, **{name: True}).startswith(
-        f"hydra.launcher.{name} is not an option of hydra/launcher=docker."
     )
 
 
@@ -710,7 +706,8 @@ def test_environment_as_list(tmp_path):
     """A list has NAME=value, NAME= for empty, and NAME for the host's value, if it has one."""
     options = parsed(tmp_path, environment=["A=1=2", "EMPTY=", "TOKEN", "UNKNOWN"])
 
-    assert options.job.environment == (("A", "1=2"), ("EMPTY", ""), ("TOKEN", "of the host"))
+    assert options.job.environment == (("A", "1=2"), ("EMPTY", ""))
+    assert options.job.secret_environment == (("TOKEN", "of the host"),)
 
 
 def test_env_file(tmp_path):
@@ -720,13 +717,61 @@ def test_env_file(tmp_path):
 
     options = parsed(tmp_path, env_file=["one.env", "two.env"], environment={"C": "option"})
 
-    assert options.job.environment == (
+    assert options.job.environment == (("C", "option"),)
+    assert options.job.secret_environment == (
         ("A", "2"),
         ("B", "'quoted'"),
         ("TOKEN", "of the host"),
-        ("C", "option"),
     )
-    assert parsed(tmp_path, env_file="two.env").job.environment == (("A", "2"),)
+    assert parsed(tmp_path, env_file="two.env").job.secret_environment == (("A", "2"),)
+    assert options.job.env_files == (tmp_path / "one.env", tmp_path / "two.env")
+
+
+def test_secret_variables(tmp_path):
+    """By their names, by the password in a URL, or because a glob says so: not in the engine."""
+    variables = {"DB_TOKEN": "a", "STORE": "redis://:pw@box/1", "DOOR_PIN": 12, "AUTH_MODE": "x"}
+
+    options = parsed(tmp_path, environment=variables, redact=["*_pin", "!AUTH_*"])
+
+    assert options.job.environment == (("AUTH_MODE", "x"),)
+    assert dict(options.job.secret_environment) == {
+        "DB_TOKEN": "a",
+        "STORE": "redis://:pw@box/1",
+        "DOOR_PIN": "12",
+    }
+
+
+def test_labels_and_tags_without_secrets(tmp_path):
+    """Everybody can read them."""
+    named = {"db_password": "abc", "store": "redis://:pw@box/1", "team": "vision"}
+    shown = (("db_password", "<hidden>"), ("store", "redis://box/1"), ("team", "vision"))
+
+    options = parsed(tmp_path, labels=named, mlflow={"tags": named})
+
+    assert options.job.labels == options.sweep.mlflow.tags == shown
+
+
+def test_secret_build_argument(tmp_path):
+    """The image's history would show it; whether it is one can be said."""
+    refused = refusal(tmp_path, build={"args": {"PIP_TOKEN": "abcdef"}})
+    assert "hydra.launcher.build.args.PIP_TOKEN=…: is a secret by its name" in refused
+    assert "abcdef" not in refused
+    options = parsed(tmp_path, build={"args": {"TOKEN_SIZE": 3}}, redact=["!TOKEN_SIZE"])
+    assert options.sweep.build.args == (("TOKEN_SIZE", "3"),)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"environment": {"TOKEN": ["abcdef"]}},
+        {"environment": ["TOKEN=abcdef", ["x"]]},
+        {"mlflow": {"tags": {"token": ["abcdef"]}}},
+        {"image": "", "push": "https://ada:abcdef@registry"},
+    ],
+)
+def test_refusal_without_secrets(tmp_path, options):
+    """A message about a wrong value does not show a secret."""
+    assert "abcdef" not in refusal(tmp_path, **options)
 
 
 def test_env_file_that_cannot_be_read(tmp_path):
@@ -782,6 +827,7 @@ def test_sweep_wide():
         "detach",
         "on_interrupt",
         "system_metrics",
+        "redact",
     )
 
 

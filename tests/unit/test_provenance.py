@@ -265,14 +265,14 @@ def test_composed_job(multirun, tmp_path):
         tmp_path,
         "hydra/launcher=docker",
         f"hydra.sweep.dir={tmp_path}/out",
-        "hydra.launcher.environment.TOKEN=secret",
-        "+hydra.job.env_set.KEY=secret",
+        "hydra.launcher.environment.TOKEN=s3cr3t",
+        "+hydra.job.env_set.KEY=s3cr3t",
     )
     job = _compose.compose(context, config, ["lr=1"], 0)
     facts = RECORD.job_document(job)["job"]
 
-    assert "secret" not in text(RECORD.job_document(job))
-    assert facts["options"]["environment"] == {"TOKEN": None}
+    assert "s3cr3t" not in text(RECORD.job_document(job))
+    assert facts["options"]["environment"] == {"TOKEN": "${oc.env:TOKEN}"}
     assert facts["hydra"]["overrides"] == {
         "task": ["lr=1"],
         "hydra": [

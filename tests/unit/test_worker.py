@@ -36,6 +36,8 @@ class Worker:
     def __init__(self, folder: Path, multirun) -> None:
         self.folder = folder
         self.multirun = multirun
+        #: What the job's command line was, where that is not what is written down.
+        self.argv: tuple[str, ...] | None = None
         self.paths = JobPaths(folder / "multirun/x/0")
         (folder / "conf").mkdir()
         self.config("lr: 1\ntwice: ${lr}\n")
@@ -54,7 +56,9 @@ class Worker:
         task = task or Task("script", path, ("train.py", "-m"), (str(self.folder),))
         if not self.paths.result.exists():
             content = _job_files.content(job, task, restart)
-            _job_files.write(self.paths, job.yaml, content, None)
+            masks = job.withheld.masks
+            secrets = _job_files.secrets(job.withheld, (), masks, self.argv)
+            _job_files.write(self.paths, job.yaml, content, None, secrets)
         return self.start()
 
     def start(self, **process):
@@ -62,11 +66,19 @@ class Worker:
             "import runpy, sys; sys.argv = sys.argv[1:]; import importlib.util as u;"
             "spec = u.spec_from_file_location('worker', sys.argv[0]);"
             "worker = u.module_from_spec(spec); spec.loader.exec_module(worker);"
-            "worker.JOB = sys.argv[1]; safe = getattr(sys.flags, 'safe_path', False);"
+            "worker.JOB, worker.SECRETS = sys.argv[1:3];"
+            "safe = getattr(sys.flags, 'safe_path', False);"
             "sys.path[: 0 if safe else 1] = [] if safe else ['/hydra']; worker.main()"
         )
         return subprocess.run(
-            [sys.executable, "-c", program, str(WORKER), str(self.paths.job)],
+            [
+                sys.executable,
+                "-c",
+                program,
+                str(WORKER),
+                str(self.paths.job),
+                str(self.paths.secrets),
+            ],
             cwd=self.folder,
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
             check=False,
@@ -189,6 +201,64 @@ def test_hydra_files(worker):
     assert yaml.safe_load((hydra / "config.yaml").read_text()) == {"lr": 5, "twice": "${lr}"}
     assert (hydra / "overrides.yaml").read_text() == "- lr=5\n"
     assert "hydra_docker" not in (hydra / "hydra.yaml").read_text()
+
+
+def test_secrets(worker):
+    """The job has them; no file that it leaves has: not those in .hydra, nor its result."""
+    worker.config("db: {password: hunter22}\ncopied: ${db.password}!\n")
+    worker.argv = ("train.py", "-m", "+token=from-argv")
+    script = (
+        HEAD
+        + "def main(cfg):\n"
+        + "    assert (cfg.db.password, cfg.copied) == ('hunter22', 'hunter22!')\n"
+        + "    assert cfg.token == 'from-argv' and sys.argv[-1] == '+token=from-argv'\n"
+        + "    from hydra.core.hydra_config import HydraConfig\n"
+        + "    assert HydraConfig.get().overrides.task == ['+token=from-argv']\n"
+        + "    raise ValueError('no login as ' + cfg.db.password)\n"
+    )
+    done = worker.run(script + TAIL, "+token=from-argv")
+
+    assert "ValueError: no login as hunter22" in done.stderr  # the host masks the log
+    assert worker.result["error"]["message"] == "no login as <hidden>"
+    assert worker.result["error"]["args"] == ["no login as <hidden>"]
+    hydra = worker.paths.output / ".hydra"
+    assert (hydra / "config.yaml").read_text() == (
+        "db:\n  password: <hidden>\ncopied: ${db.password}!\ntoken: <hidden>\n"
+    )
+    assert (hydra / "overrides.yaml").read_text() == "- +token=<hidden>\n"
+    left = [path for path in worker.paths.output.rglob("*") if path.parent != worker.paths.secrets]
+    texts = [path.read_bytes() for path in left if path.is_file() and path.suffix != ".log"]
+    assert not any(b"hunter22" in text or b"from-argv" in text for text in texts)
+
+
+def test_secrets_that_are_gone(worker):
+    """A container that is kept and started by hand says what it lacks."""
+    worker.config("password: hunter22\n")
+    worker.run(HEAD + "def main(cfg): return 1" + TAIL)
+    (worker.paths.secrets / "values.pickle").unlink()
+    worker.start()
+    assert "the secrets of the job's config are gone" in worker.result["error"]["message"]
+
+
+def test_variables_of_a_file(tmp_path, monkeypatch):
+    """They are there before Python starts, as if the engine had given them; and once only."""
+    started = []
+    monkeypatch.setattr(_worker, "SECRETS", str(tmp_path))
+    monkeypatch.setattr(os, "execve", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(sys, "argv", ["/hydra/worker.py"])
+    _worker.take_variables()
+    assert started == []
+
+    (tmp_path / "environment.json").write_text('{"DB_TOKEN": "abc", "PYTHONHASHSEED": "0"}')
+    _worker.take_variables()
+    ((program, words, variables),) = started
+    assert (program, words) == (sys.executable, [sys.executable, "/hydra/worker.py"])
+    assert (variables["DB_TOKEN"], variables["PYTHONHASHSEED"]) == ("abc", "0")
+
+    monkeypatch.setattr(os, "environ", dict(variables))
+    _worker.take_variables()
+    assert len(started) == 1
+    assert _worker.STARTED_AGAIN not in os.environ
 
 
 def test_types_of_the_script(worker):

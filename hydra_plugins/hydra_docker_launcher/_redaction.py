@@ -1,0 +1,399 @@
+"""Redaction: what of a config is not written down, and texts without the values of secrets. Pure.
+
+A config's secret stands where it was with another text in its place: the interpolation that it came
+from (``${oc.env:DB_PASSWORD}``), else ``<hidden>``. The job gets the values in a file of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import quote, unquote
+
+from omegaconf import Container
+from omegaconf.base import Node, UnionNode
+
+from ._private import HIDDEN, VARIABLES, Rules, looks_secret, without_credentials
+
+#: Characters of the shortest value that is masked in texts: shorter ones are parts of many words.
+SHORTEST = 6
+#: Texts that are no secrets, whatever they are called.
+_HARMLESS = ("default", "disable", "disabled", "enable", "enabled", "localhost", "optional")
+#: A text to be replaced, and what is to stand there.
+Masks = tuple[tuple[str, str], ...]
+Variables = tuple[tuple[str, str], ...]
+
+_INTERPOLATIONS = re.compile(r"(\$\{[^{}]*(\{[^{}]*\}[^{}]*)*\})+")
+#: A reference to another key of the config, from its root.
+_REFERENCE = re.compile(r"\$\{([^\W\d][\w.\[\]]*)\}")
+_VARIABLE = re.compile(r"\$\{oc\.env:\s*['\"]?([\w.]+)")
+_DEFAULT = re.compile(r"(\$\{oc\.env:[^,{}]*),[^{}]*\}")
+_USER_INFO = re.compile(r"[\w+.-]+://(?P<user>[^/@:\s]*)(:(?P<password>[^/\s]*))?@")
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A value that is not written down: its full key, and the text in its place.
+
+    ``at`` leads to it in the config: the places of its key and of those above, from 0.
+    """
+
+    key: str
+    at: tuple[int, ...]
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """The secrets of a job's config. ``values`` are what its worker puts in place, pickled.
+
+    ``config`` is the resolved config with them as YAML, None where it holds none. ``masks`` are for
+    texts.
+    """
+
+    hidden: tuple[Hidden, ...] = ()
+    values: bytes = b""
+    config: str | None = None
+    masks: Masks = ()
+
+
+NOTHING = Withheld()
+
+
+# ---- texts ---------------------------------------------------------------------------------------
+
+
+def masks_of(values: Iterable[object], shown: str = HIDDEN) -> Masks:
+    """Return masks for values, in the forms in which they come in texts."""
+    return tuple(dict.fromkeys((form, shown) for value in values for form in _forms(str(value))))
+
+
+def _forms(value: str) -> Iterator[str]:
+    lines = [value, *(value.splitlines() if "\n" in value else ())]
+    for line in map(str.strip, lines):
+        for form in (
+            line,
+            json.dumps(line)[1:-1],
+            json.dumps(line, ensure_ascii=False)[1:-1],
+            repr(line)[1:-1],
+            quote(line, safe=""),
+            unquote(line),
+        ):
+            if len(form) >= SHORTEST and form.lower() not in _HARMLESS:
+                yield form
+
+
+def masked(text: str, masks: Masks) -> str:
+    """Return a text without the values that ``masks`` name."""
+    if not masks:
+        return text
+    pattern, instead = _compiled(masks)
+    return pattern.sub(lambda match: instead[match[0]], text)
+
+
+def masked_bytes(line: bytes, masks: Masks) -> bytes:
+    """Return a line of output without the values that ``masks`` name; bytes of no text stay."""
+    if not masks:
+        return line
+    text = line.decode("utf-8", "surrogateescape")
+    return masked(text, masks).encode("utf-8", "surrogateescape")
+
+
+def masked_plain(value: Any, masks: Masks) -> Any:
+    """Return plain values, with all texts in them masked, keys included."""
+    if not masks:
+        return value
+    if isinstance(value, str):
+        return masked(value, masks)
+    if isinstance(value, Mapping):
+        return {masked_plain(key, masks): masked_plain(item, masks) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [masked_plain(item, masks) for item in value]
+    return value
+
+
+@lru_cache(maxsize=256)
+def _compiled(masks: Masks) -> tuple[re.Pattern[str], Mapping[str, str]]:
+    instead: dict[str, str] = {}
+    for text, shown in masks:
+        instead.setdefault(text, shown)
+    longest_first = sorted(instead, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))), instead
+
+
+def url_secrets(text: str) -> tuple[str, ...]:
+    """Return the passwords of the URLs in a text, and users that stand without one: tokens."""
+    found = []
+    for match in _USER_INFO.finditer(text):
+        is_ssh = match[0].startswith(("ssh", "git+ssh"))
+        if match["password"]:
+            found.append(match["password"])
+        elif match["user"] and not is_ssh:
+            found.append(match["user"])
+    return tuple(found)
+
+
+def secrets_of(variables: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Return what to mask of variables: their values; of a URL, its password alone."""
+    return tuple(
+        secret for _, value in variables for secret in (url_secrets(value) or (value,)) if secret
+    )
+
+
+def split_variables(
+    variables: Iterable[tuple[str, str]], rules: Rules | None, masks: Masks = ()
+) -> tuple[Variables, Variables]:
+    """Return the variables that everybody may read, and the others: by their names and values.
+
+    With no ``rules``, those whose values have something in them that is masked.
+    """
+    public: list[tuple[str, str]] = []
+    secret: list[tuple[str, str]] = []
+    for name, value in variables:
+        by_name = rules is not None and rules.is_secret_variable(name, value)
+        hidden = by_name or masked(value, masks) != value
+        (secret if hidden else public).append((name, value))
+    return tuple(public), tuple(secret)
+
+
+def overrides(words: Iterable[str], rules: Rules) -> tuple[str, ...]:
+    """Return the words of a command line as they may be written down."""
+    return tuple(map(rules.override, words))
+
+
+# ---- configs -------------------------------------------------------------------------------------
+
+
+def find(config: Any, raw: Any, rules: Rules, masks: Masks = ()) -> tuple[list[Hidden], Masks]:
+    """Return what of a config is not written down, and the masks for its values.
+
+    ``raw`` is the config before its interpolations were resolved, ``masks`` are known already.
+    """
+    leaves = [
+        (key, at, node._value(), _raw_of(raw, names)) for key, names, at, node in _leaves(config)
+    ]
+    found: dict[tuple[int, ...], Hidden] = {}
+    values: list[object] = []
+    pairs: list[tuple[str, str]] = []
+    for key, at, value, origin in leaves:
+        shown = _shown(key, value, origin, rules)
+        if shown is None:
+            continue
+        found[at] = Hidden(key, at, shown)
+        if key.startswith("hydra.overrides."):
+            pairs.append((str(value), shown))
+        elif not _has_interpolation(value):
+            values += _secrets_in(key, value, rules)
+    masks = tuple(dict.fromkeys((*masks, *pairs, *masks_of(values))))
+    for key, at, value, origin in leaves:
+        if at in found:
+            hidden = found[at]
+            found[at] = Hidden(key, at, masked(hidden.shown, masks))
+        elif (text := _text(value)) is not None and masked(text, masks) != text:
+            found[at] = Hidden(key, at, masked(origin or text, masks))
+    return [found[at] for _, at, _, _ in leaves if at in found], masks
+
+
+def masks_in(key: str, value: Any, rules: Rules) -> Masks:
+    """Return the masks for the secrets in plain values, which stand at ``key`` in a config."""
+    if isinstance(value, Mapping):
+        items = [(f"{key}.{_name(name)}", item) for name, item in value.items()]
+    elif isinstance(value, (list, tuple)):
+        items = [(f"{key}.{number}", item) for number, item in enumerate(value)]
+    elif _shown(key, value, None, rules) is None:
+        return ()
+    else:
+        return masks_of(_secrets_in(key, value, rules))
+    return tuple(mask for item in items for mask in masks_in(*item, rules))
+
+
+@contextmanager
+def withheld(config: Any, hidden: Sequence[Hidden]) -> Iterator[list[Any]]:
+    """Put the texts to be shown into a config for a while. Yields the values."""
+    nodes = [leaf(config, item.at) for item in hidden]
+    values = [node._val for node in nodes]
+    try:
+        for node, item in zip(nodes, hidden, strict=True):
+            node.__dict__["_val"] = item.shown
+        yield values
+    finally:
+        for node, value in zip(nodes, values, strict=True):
+            node.__dict__["_val"] = value
+
+
+def leaf(config: Any, at: Sequence[int]) -> Any:
+    """Return the node at a place of a config."""
+    node = config
+    for number in at:
+        content = node._content
+        node = list(content.values() if isinstance(content, dict) else content)[number]
+        node = node._content if isinstance(node, UnionNode) else node
+    return node
+
+
+def _leaves(
+    config: Any, names: tuple[Any, ...] = (), at: tuple[int, ...] = ()
+) -> Iterator[tuple[str, tuple[Any, ...], tuple[int, ...], Any]]:
+    """Yield key, names and place of every value, with its node."""
+    content = config._content
+    if not isinstance(content, (dict, list)):
+        return
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for number, (name, item) in enumerate(items):
+        node: Any = item
+        if isinstance(node, UnionNode):
+            node = node._content
+        below = (*names, name), (*at, number)
+        if isinstance(node, Container):
+            yield from _leaves(node, *below)
+        elif isinstance(node, Node):
+            yield ".".join(map(_name, below[0])), *below, node
+
+
+def _name(key: Any) -> str:
+    return str(getattr(key, "name", key))
+
+
+def _raw_of(config: Any, names: Sequence[Any]) -> str | None:
+    """Return the interpolation that a value came from, None where it had none."""
+    node = config
+    for number, name in enumerate(names):
+        content = getattr(node, "_content", None)
+        try:
+            node = content[name] if isinstance(content, (dict, list)) else None
+        except (KeyError, IndexError):
+            return None
+        if isinstance(node, UnionNode) and isinstance(node._content, Node):
+            node = node._content
+        if node is None:
+            return None
+        value = node._value()
+        if isinstance(value, str) and _has_interpolation(value):
+            rest = names[number + 1 :]
+            reference = _REFERENCE.fullmatch(value)
+            if not rest or reference is None:
+                return value if not rest else None
+            return f"${{{'.'.join((reference[1], *map(_name, rest)))}}}"
+    return None
+
+
+def _shown(key: str, value: Any, raw: str | None, rules: Rules) -> str | None:
+    """Return the text for a value that is a secret by itself, None for any other one."""
+    if value is None or isinstance(value, bool) or value in ("", "???"):
+        return None
+    names = _VARIABLE.findall(raw or "")
+    variable = _variable(key, value)
+    if variable is not None:
+        name, single = variable
+        if not rules.is_secret_variable(name, single):
+            return None
+        listed = single is not value
+        shown = _interpolation(raw.partition("=")[2] if listed and raw else raw)
+        return f"{name}={shown}" if listed else _unless_same(shown, value)
+    if rules.is_secret(key, value):
+        return _unless_same(_interpolation(raw), value)
+    if raw is not None and (
+        any(map(looks_secret, names)) or any(map(rules.is_secret, _REFERENCE.findall(raw)))
+    ):
+        open_ones = [item for item in url_secrets(raw) if not _has_interpolation(item)]
+        return _unless_same(HIDDEN if open_ones else _DEFAULT.sub(r"\1}", raw), value)
+    if not isinstance(value, str):
+        return (raw or HIDDEN) if _holds_secret(key, value, rules) else None
+    if key.startswith("hydra.overrides."):
+        return _unless_same(rules.override(value), value)
+    if without_credentials(value) == value:
+        return None
+    if raw is not None and all(map(_has_interpolation, url_secrets(raw))):
+        return _unless_same(raw, value)
+    return without_credentials(raw or value)
+
+
+def _holds_secret(key: str, value: Any, rules: Rules) -> bool:
+    """Tell whether a resolver's own list or dict has a secret in it."""
+    if isinstance(value, dict):
+        below = ((f"{key}.{_name(name)}", item) for name, item in value.items())
+        return any(rules.is_secret(*item) or _holds_secret(*item, rules) for item in below)
+    if isinstance(value, (list, tuple)):
+        return any(_holds_secret(key, item, rules) for item in value)
+    return isinstance(value, str) and without_credentials(value) != value
+
+
+def _unless_same(shown: str, value: Any) -> str | None:
+    return None if shown == value else shown
+
+
+def _variable(key: str, value: Any) -> tuple[str, Any] | None:
+    """Return name and value of a variable that a config sets: by key, or as ``NAME=value``."""
+    for place in VARIABLES:
+        if key.startswith(f"{place}."):
+            name = key[len(place) + 1 :]
+            if not name.isdigit():
+                return name, value
+            item, equals, text = str(value).partition("=")
+            return item, text if equals else None
+    return None
+
+
+def _interpolation(raw: str | None) -> str:
+    """Return an interpolation without a default, which may be a secret; ``<hidden>`` for others."""
+    if raw is None or _INTERPOLATIONS.fullmatch(raw) is None:
+        return HIDDEN
+    return _DEFAULT.sub(r"\1}", raw)
+
+
+def _secrets_in(key: str, value: Any, rules: Rules) -> Iterable[object]:
+    variable = _variable(key, value)
+    if variable is not None and variable[1] is not value:
+        value = variable[1]
+    if isinstance(value, (list, tuple, dict)):
+        return [item for item in _flat(value) if not isinstance(item, (bool, type(None)))]
+    text = _unescaped(str(value))
+    if without_credentials(text) == text:
+        return [text]
+    return [*([text] if rules.is_secret(key, value) else []), *url_secrets(text)]
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = value.values()
+    for item in value:
+        if isinstance(item, (list, tuple, dict)):
+            yield from _flat(item)
+        else:
+            yield item
+
+
+def _text(value: Any) -> str | None:
+    """Return what a secret may stand in, None for a value that has no words."""
+    if isinstance(value, (str, PurePath)):
+        return str(value)
+    if isinstance(value, (list, tuple, dict)):
+        return json.dumps(_as_text(value))
+    return None
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(_name(key)): _as_text(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_text(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` so that it is no interpolation; a password may have ``${`` in it."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"(\\*)\1\\\$\{", r"\1${", text)
+
+
+def _has_interpolation(value: object) -> bool:
+    return isinstance(value, str) and re.search(r"(?<!\\)\$\{", value) is not None
