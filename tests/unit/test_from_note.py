@@ -77,10 +77,14 @@ def test_job(bench):
     output = f"{bench.folder.parent}/out/0"
     (spec,) = bench.engine.specs.values()
     assert spec.working_dir == str(bench.folder)
+    private = Path(output, ".docker")
+    files = (private / "config.yaml", private / "job.pickle")
+    guarded = ((private, False), *((file, True) for file in files))
     assert spec.mounts == (
         Mount(output, output),
         Mount(f"{output}/.docker/config.yaml", "/hydra/config.yaml", read_only=True),
         Mount(f"{output}/.docker/job.pickle", "/hydra/job.pickle", read_only=True),
+        *(Mount(str(p), str(p), read_only=ro) for p, ro in guarded),
     )
     assert bench.engine.layers[0][0] == IMAGE.id
     assert bench.tracker.sweep.experiment == "train"
