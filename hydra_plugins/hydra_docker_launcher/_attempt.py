@@ -47,6 +47,8 @@ class RunnableJob:
     #: When this attempt was first started, in seconds since the epoch; None: its time begins now.
     started_at: float | None = None
     stray: Policy = IGNORE
+    #: The GPUs that ``container`` has, by id.
+    gpus: tuple[str, ...] = ()
 
 
 def following(job: RunnableJob, outcome: Outcome) -> RunnableJob | None:
@@ -59,6 +61,7 @@ def following(job: RunnableJob, outcome: Outcome) -> RunnableJob | None:
         earlier=(*job.earlier, outcome.end),
         container=None,
         started_at=None,
+        gpus=(),
     )
 
 

@@ -221,7 +221,12 @@ class Execution:
         outcomes = _running.run_jobs(
             [job.runnable for job in jobs],
             engine=pinned.engine,
-            capacity=Capacity(pinned.code.host, pinned.options.n_jobs, opened.ready.facts.gpus),
+            capacity=Capacity(
+                pinned.code.host,
+                pinned.options.n_jobs,
+                opened.ready.facts.gpus,
+                engine_wide=pinned.options.admission == "engine",
+            ),
             recorder=opened.recorder,
             keep=pinned.options.keep,
             fail_fast=pinned.options.fail_fast,

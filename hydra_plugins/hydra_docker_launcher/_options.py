@@ -75,6 +75,7 @@ class SweepOptions:
     resume: bool = False
     detach: bool = False
     on_interrupt: str = "stop"
+    admission: str = "engine"
 
 
 #: Options that must be the same for all jobs of a sweep.
@@ -128,6 +129,7 @@ class JobOptions:
     retries: Retries = NO_RETRIES
     stray: str = "warn"
     stray_limit: int = 1024**3
+    gpu_share: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,7 @@ def _sweep_options(read: Reader, environ: Mapping[str, str], folder: Path) -> Sw
         resume=read.flag("resume"),
         detach=read.flag("detach"),
         on_interrupt=read.choice("on_interrupt", ("stop", "detach")),
+        admission=read.choice("admission", ("engine", "sweep")),
     )
 
 
@@ -284,6 +287,7 @@ def _job_options(read: Reader, environ: Mapping[str, str], folder: Path) -> JobO
         retries=_retries(Reader(read.mapping("retries"), "retries.")),
         stray=read.choice("stray", ("warn", "collect", "ignore", "error")),
         stray_limit=read.parsed("stray_limit", size),
+        gpu_share=read.flag("gpu_share"),
     )
 
 

@@ -98,6 +98,7 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
             *options.labels,
             *labels(ground.sweep, ground.commit, ground.identity.name),
             (f"{LABEL_PREFIX}job", str(job.number)),
+            *(((f"{LABEL_PREFIX}gpu_share", "true"),) if options.gpu_share else ()),
             folder_label(ground.folder),
         ),
         restart=options.restart,

@@ -53,6 +53,7 @@ class SavedSweep:
     #: The parent run; None where nothing is tracked.
     run_id: str | None = None
     relays: tuple[SavedRelay, ...] = ()
+    admission: str = "engine"
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ def saved_sweep(record: Record, tracking_uri: str | None) -> SavedSweep:
                 _provenance.FILE: _provenance.text(record.sweep_document()),
             },
         ),
+        admission=options.admission,
         relays=() if relay is None else (SavedRelay(*relay.address, *relay.target),),
     )
 

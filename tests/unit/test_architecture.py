@@ -86,6 +86,7 @@ ORDER = (
     "_collection",
     "_stray",
     "_attempt",
+    "_admission",
     "_recorder",
     "_container_log",
     "_watching",

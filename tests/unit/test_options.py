@@ -60,6 +60,7 @@ EVERY: dict[str, Any] = {
     "resume": True,
     "detach": True,
     "on_interrupt": "detach",
+    "admission": "sweep",
     "commit": "v1.2",
     "dirty": "ignore",
     "snapshot_limit": "1g",
@@ -72,6 +73,7 @@ EVERY: dict[str, Any] = {
     "shm_size": "512m",
     "pids_limit": 100,
     "gpus": [0, "GPU-1"],
+    "gpu_share": True,
     "ulimits": {"nofile": 65536, "core": {"soft": 0, "hard": -1}},
     "user": "1000:1000",
     "cap_add": ["NET_ADMIN"],
@@ -205,6 +207,7 @@ def test_every_option(tmp_path):
             resume=True,
             detach=True,
             on_interrupt="detach",
+            admission="sweep",
             commit="v1.2",
             dirty="ignore",
             snapshot_limit=1024 * MIB,
@@ -232,6 +235,7 @@ def test_every_option(tmp_path):
             shm_size=512 * MIB,
             pids_limit=100,
             gpus=Gpus(ids=("0", "GPU-1")),
+            gpu_share=True,
             ulimits=(Ulimit("nofile", 65536, 65536), Ulimit("core", 0, -1)),
             cap_add=("NET_ADMIN",),
             cap_drop=(),
@@ -724,6 +728,7 @@ def test_sweep_wide():
         "resume",
         "detach",
         "on_interrupt",
+        "admission",
     )
 
 
