@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from ._engine import ContainerSpec, Host, Occupant
 from ._option_values import NO_GPUS, Gpus
-from ._options import LABEL_PREFIX
+from ._options import LABEL_PREFIX, VISIBLE_GPUS
 
 GPUS_LABEL = f"{LABEL_PREFIX}gpus"
 SHARE_LABEL = f"{LABEL_PREFIX}gpu_share"
-#: What shows GPUs to a container, where NVIDIA's runtime starts it.
-VISIBLE_GPUS = "NVIDIA_VISIBLE_DEVICES"
 TOLERANCE = 1e-6  # CPUs; what binary fractions make of ten tenths
 
 

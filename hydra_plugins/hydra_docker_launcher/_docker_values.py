@@ -24,7 +24,7 @@ from ._engine import (
 )
 from ._errors import ImageError
 from ._option_values import NO_GPUS, Gpus
-from ._options import LABEL_PREFIX
+from ._options import LABEL_PREFIX, VISIBLE_GPUS
 
 #: Names of images that are built here; no registry has them.
 OWN_NAMES = "hydra-docker/"
@@ -43,8 +43,6 @@ FLAGS = {
     "SwapLimit": "swap",
     "PidsLimit": "pids",
 }
-#: What shows GPUs to a container, where NVIDIA's runtime starts it.
-VISIBLE_GPUS = "NVIDIA_VISIBLE_DEVICES"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 

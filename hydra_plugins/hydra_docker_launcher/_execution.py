@@ -184,6 +184,8 @@ class Execution:
             return None
         if self._opened is None:
             self._opened = self._open(self._pinned, batch)
+        for option in batch.options:
+            _preflight.check_gpus(self._opened.ready.facts, option.job.gpus)
         plans = self._plan(self._pinned, batch, self._opened.ready)
         data = _identify(self._pinned, batch)
         status = RunStatus.FAILED
@@ -345,9 +347,7 @@ class Execution:
             python=ready.facts.executable if ready else _preflight.PYTHONS[0],
             commit=code.source.commit,
             identity=code.identity,
-            n_jobs=_plan.jobs_at_once(
-                pinned.options.n_jobs, max(option.job.cpus for option in options), code.host
-            ),
+            n_jobs=pinned.options.n_jobs,
             mounts=code.clone.mounts if code.clone else (),
             secrets=bool(code.clone and code.clone.secrets),
         )

@@ -18,6 +18,8 @@ from ._units import cpu_number, duration, size
 from .config import BuildConf, CloneConf, DockerLauncherConf, MlflowConf, RetriesConf
 
 LABEL_PREFIX = "hydra.docker."
+#: What shows GPUs to a container, where NVIDIA's runtime starts it.
+VISIBLE_GPUS = "NVIDIA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +264,7 @@ def _job_options(read: Reader, environ: Mapping[str, str], folder: Path) -> JobO
         cpus=read.parsed("cpus", cpu_number),
         mem_limit=read.optional("mem_limit", values.memory),
         memswap_limit=read.optional("memswap_limit", values.swap),
-        shm_size=read.optional("shm_size", size),
+        shm_size=read.optional("shm_size", values.shm_size),
         pids_limit=read.parsed("pids_limit", values.pids),
         gpus=read.parsed("gpus", values.gpus),
         ulimits=read.items("ulimits", values.ulimit),
@@ -335,6 +337,9 @@ def _environment(
         for number, line in enumerate(lines, start=1):
             variables.update(_env_line(read, f"{name}:{number}", line.strip(), environ))
     variables.update(read.pairs("environment", environ))
+    if VISIBLE_GPUS in variables:
+        reason = "is the launcher's own: hydra.launcher.gpus says which GPUs a job gets"
+        raise read.wrong(f"environment.{VISIBLE_GPUS}", variables[VISIBLE_GPUS], reason)
     return tuple(variables.items())
 
 

@@ -111,6 +111,11 @@ def pin_code(
     )
     check_volumes(request.jobs, engine)
     _tell(code)
+    if "swap" in code.host.cannot_limit and any(job.memswap_limit is None for job in request.jobs):
+        log.warning(
+            "The engine on %s cannot limit swap: containers that reach mem_limit may swap",
+            code.host.name,
+        )
     if file is None and code.task.kind == "function":
         log.warning(
             "The task function %s is imported from what is installed in the image: it is not part "

@@ -130,12 +130,29 @@ def check_function_by_value(facts: Facts, name: str) -> None:
 
 
 def check_gpus(facts: Facts, wanted: Gpus) -> None:
-    """Raise ``OptionError`` for more GPUs than there are, where that is known."""
-    if facts.gpus and wanted.count > len(facts.gpus):
+    """Raise ``OptionError`` for GPUs that there are not, where it is known which there are."""
+    there = facts.gpus
+    if not there:
+        return
+    if wanted.count > len(there):
         raise OptionError(
             f"hydra.launcher.gpus={wanted.count} is more than the engine's machine has: "
-            f"{len(facts.gpus)}"
+            f"{len(there)}"
         )
+    seen = set()
+    for name in wanted.ids:
+        number = int(name) if name.isdecimal() else None
+        known = number < len(there) if number is not None else name in there
+        # A part of a GPU is not listed among the GPUs.
+        if not known and not name.startswith("MIG-"):
+            raise OptionError(
+                f"hydra.launcher.gpus: the engine's machine has no GPU {name}; valid is: 0 to "
+                f"{len(there) - 1}, or {', '.join(there)}"
+            )
+        gpu = name if number is None else there[number]
+        if gpu in seen:
+            raise OptionError(f"hydra.launcher.gpus: {gpu} is there twice")
+        seen.add(gpu)
 
 
 def check_versions(facts: Facts) -> None:

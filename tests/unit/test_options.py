@@ -270,6 +270,26 @@ def test_every_option(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shm_size": 0}, "hydra.launcher.shm_size=0: must be more than 0"),
+        (
+            {"ulimits": {"nofiles": 7}},
+            "nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack; did you mean nofile?",
+        ),
+        (
+            {"environment": {"NVIDIA_VISIBLE_DEVICES": "all"}},
+            "is the launcher's own: hydra.launcher.gpus says which GPUs a job gets",
+        ),
+        ({"admission": "host"}, "hydra.launcher.admission=host: valid is: engine, sweep"),
+    ],
+)
+def test_what_the_engine_would_not_take_as_it_is_meant(tmp_path, options, message):
+    """A value that the engine would replace or refuse, or that goes behind others' backs."""
+    assert message in refusal(tmp_path, **options)
+
+
 def changes() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name of every option in the schema, with that option alone set."""
     for name in NAMES:
