@@ -127,8 +127,7 @@ def run(
         _finish(attached, began)
     total = time.monotonic() - began
     for sweep in sweeps:
-        done = [marks for marks in sweep.marks().values() if marks.ended]
-        assert len(done) == jobs, sweep.output
+        done = [sweep.marks(job) for job in range(jobs)]
         assert all(len(marks.ended) == len(marks.begun) == 1 for marks in done), sweep.output
         assert {row["outcome"] for row in sweep.rows()} == {"completed"}, sweep.output
     assert bench.api.volumes(filters={"label": "hydra.docker.ticket"})["Volumes"] in (None, [])
