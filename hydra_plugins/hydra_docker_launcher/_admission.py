@@ -23,6 +23,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -180,12 +181,15 @@ def look(engine: Engine, now: float, *, mine: Callable[[str], bool]) -> View:
     places: dict[str, Place] = {}
     for place in filter(None, map(from_ticket, tickets)):
         if not mine(place.id) and is_left(place, now):
-            engine.drop_ticket(place.name)
+            with suppress(EngineError):  # whoever looks next can do it
+                engine.drop_ticket(place.name)
             continue
         known = places.get(place.id)
         if known is None or (place.admitted, place.seen) > (known.admitted, known.seen):
             places[place.id] = place
+    # A container and its ticket are one promise.
     there = {tuple(occupant.labels.get(name) for name in _SAME) for occupant in occupants}
+    there = {attempt for attempt in there if None not in attempt}
     waiting = [place for place in places.values() if place.attempt not in there]
     return View(
         running=tuple(map(Promise.held_by, occupants)),
@@ -286,6 +290,8 @@ class Admission:
         self._stopped = False
         #: Of the thread alone (the lock is for who looks whether one is there).
         self._tickets: dict[tuple[int, int], _Ticket] = {}
+        #: Names of tickets that are to be removed.
+        self._useless: list[str] = []
         #: The reason that the user was told last, and when.
         self._told: tuple[tuple[str, ...], float] = ((), -TOLD_AGAIN)
         self._thread: threading.Thread | None = None
@@ -349,10 +355,7 @@ class Admission:
         Somebody may have removed it: by hand, or because this machine was asleep for long.
         """
         ticket = self._tickets.get(key)
-        if ticket is None:
-            return False
-        names = {found.name for found in self._engine.tickets(f"{TICKET}={ticket.place.id}")}
-        return not names.isdisjoint(ticket.names)
+        return ticket is not None and bool(self._engine.tickets(f"{TICKET}={ticket.place.id}"))
 
     # ---- its thread ------------------------------------------------------------------------------
 
@@ -366,19 +369,19 @@ class Admission:
                 over, self._over, self._poked = self._over, [], False
                 stopped = self._stopped
                 wish = self._wish if self._answer is None else None
+            for key in list(self._tickets) if stopped else over:
+                self._useless += self._tickets.pop(key).names if key in self._tickets else []
+            self._drop_useless()
+            if stopped:
+                return
             try:
-                for key in list(self._tickets) if stopped else over:
-                    self._drop(key)
-                if stopped:
-                    return
                 self._renew()
                 pause = LONGEST_PAUSE if wish is None else self._step(wish)
-            except EngineError as error:
-                if stopped:
-                    return
+            except Exception as error:  # noqa: BLE001  (a sweep must not wait for a thread that ended)
                 pause = LONGEST_PAUSE
                 if wish is not None:
-                    self._give(wish, error)
+                    known = isinstance(error, EngineError)
+                    self._give(wish, error if known else EngineError(f"cannot admit it: {error!r}"))
 
     def _give(self, wish: Request, answer: ContainerSpec | EngineError) -> None:
         with self._changed:
@@ -453,9 +456,9 @@ class Admission:
         kept = to_ticket(ticket.place, ticket.serial, dict(ticket.request.spec.labels))
         ticket.names.append(kept.name)  # before it is there: it may be though no answer came
         self._engine.post_ticket(kept)
-        for name in earlier:
-            self._engine.drop_ticket(name)
-            ticket.names.remove(name)
+        ticket.names = ticket.names[len(earlier) :]
+        self._useless += earlier
+        self._drop_useless()
 
     def _renew(self) -> None:
         due = [t for t in self._tickets.values() if t.names and self._now() - t.place.seen > BEAT]
@@ -464,14 +467,12 @@ class Admission:
         for ticket in due:
             self._post(ticket, ticket.place)
 
-    def _drop(self, key: tuple[int, int]) -> None:
-        ticket = self._tickets.get(key)
-        if ticket is None:
-            return
-        for name in list(ticket.names):
-            self._engine.drop_ticket(name)
-            ticket.names.remove(name)
-        del self._tickets[key]
+    def _drop_useless(self) -> None:
+        """Remove tickets that have done their work; what cannot be removed now is later."""
+        for name in list(self._useless):
+            with suppress(EngineError):
+                self._engine.drop_ticket(name)
+                self._useless.remove(name)
 
     def _tell(self, wish: Request, place: Place, view: View, found: Room) -> None:
         """Tell the user once why a job waits, and again when that is another reason."""

@@ -502,7 +502,8 @@ class DockerEngine:
 
     def drop_ticket(self, name: str) -> None:
         try:
-            self._ask("remove a ticket (an empty volume)", self._api.remove_volume, name)
+            with _engine_errors("remove a ticket (an empty volume)"):
+                self._api.remove_volume(name)
         except EngineError as error:
             if not isinstance(error.__cause__, NotFound):
                 raise

@@ -335,7 +335,7 @@ class Engine(Protocol):
         """Return the tickets of all launchers that have this label, with any value."""
 
     def drop_ticket(self, name: str) -> None:
-        """Remove a ticket; one that is gone is no error."""
+        """Remove a ticket, or raise ``EngineError`` at once; one that is gone is no error."""
 
     def start(self, container: str) -> None:
         """Start a container."""
