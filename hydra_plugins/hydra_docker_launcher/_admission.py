@@ -22,8 +22,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -489,6 +489,25 @@ class Admission:
             return
         self._told = reason, now
         log.info("%s waits: %s", wish.title, describe(self._machine, others, short, view.unlimited))
+
+
+@contextmanager
+def held(engine: Engine, machine: Machine, spec: ContainerSpec) -> Iterator[None]:
+    """Wait until there is room for a container that is no job's, and hold that for the block.
+
+    While the container runs, it is counted twice. Raises ``EngineError``.
+    """
+    woken = threading.Event()
+    admission = Admission(engine, machine, woken.set)
+    try:
+        admission.ask(Request((-1, 1), "The look into the image", spec))
+        while (answer := admission.answer()) is None:
+            woken.wait(LONGEST_PAUSE)
+        if isinstance(answer[1], EngineError):
+            raise answer[1]
+        yield
+    finally:
+        admission.stop()
 
 
 def _has(promise: Promise, kinds: Iterable[str]) -> bool:

@@ -241,6 +241,16 @@ def test_renewed(engine, launcher, monkeypatch):
     assert states(engine)[-1] == "admitted"
 
 
+def test_held(engine):
+    """A container that is no job's waits too, and is promised what it needs as long as it runs."""
+    with _admission.held(engine, MACHINE, spec()):
+        assert states(engine) == ["admitted"]
+    assert engine.noted == {}
+    engine.ticket_error = "volumes are forbidden here"
+    with pytest.raises(EngineError, match="forbidden"), _admission.held(engine, MACHINE, spec()):
+        pytest.fail("it was let in")
+
+
 # ---- several launchers ---------------------------------------------------------------------------
 
 
