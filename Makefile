@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test soak check format bench clean
+.PHONY: help demo test load soak check format bench clean
 
 help:
 	@echo "make demo    train two models in containers and show them side by side"
 	@echo "make test    the checks and all tests, on a real engine"
+	@echo "make load    four launchers on one engine, 100 jobs each; their waits and what was promised"
 	@echo "make soak    faults of all kinds, for 40 minutes; the figures in docs/faults.md"
 	@echo "make check   ruff and mypy"
 	@echo "make format  let ruff format the code"
@@ -19,6 +20,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed check
 	PYTHON=$(PYTHON) scripts/with-engine scripts/test
+
+load: $(VENV)/.installed
+	scripts/with-engine scripts/load
 
 soak: $(VENV)/.installed
 	scripts/with-engine scripts/soak

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -27,8 +28,10 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     Image,
     Limits,
     Mount,
+    Occupant,
     Sample,
     Show,
+    Ticket,
 )
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError, TrackingError
 from hydra_plugins.hydra_docker_launcher._job import Job
@@ -168,6 +171,14 @@ class FakeEngine:
     #: Names of images that were noted as used.
     touched: list[str] = field(default_factory=list)
     most_at_once: int = 0
+    #: What others run on it; the tickets of all launchers; its clock.
+    others: tuple[Occupant, ...] = ()
+    noted: dict[str, Ticket] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
+    #: Called before each look at the tickets: somebody else may act in between.
+    before_look: Callable[[], None] = lambda: None
+    #: It refuses to keep tickets, with these words.
+    ticket_error: str | None = None
 
     def __post_init__(self) -> None:
         self._changed = threading.Condition()
@@ -310,6 +321,47 @@ class FakeEngine:
             for number, (name, container) in enumerate(self.made.items())
             if container.there and _has(dict(container.spec.labels), labels)
         )
+
+    def occupants(self) -> tuple[Occupant, ...]:
+        with self._changed:
+            ours = tuple(
+                Occupant(
+                    id=name,
+                    name=container.spec.name,
+                    labels=dict(container.spec.labels),
+                    cpus=container.spec.limits.cpus,
+                    memory=container.spec.limits.memory,
+                    gpus=container.spec.gpus,
+                )
+                for name, container in self.made.items()
+                if container.there and container.status == "running"
+            )
+        return (*self.others, *ours)
+
+    def now(self) -> float:
+        return self.clock()
+
+    def post_ticket(self, ticket: Ticket) -> None:
+        if self.ticket_error is not None:
+            raise EngineError(self.ticket_error)
+        with self._changed:
+            self.noted[ticket.name] = ticket
+            self._changed.notify_all()
+
+    def tickets(self, label: str) -> tuple[Ticket, ...]:
+        self.before_look()
+        with self._changed:
+            name, _, value = label.partition("=")
+            return tuple(
+                ticket
+                for ticket in self.noted.values()
+                if name in ticket.labels and value in ("", ticket.labels[name])
+            )
+
+    def drop_ticket(self, name: str) -> None:
+        with self._changed:
+            self.noted.pop(name, None)
+            self._changed.notify_all()
 
     def start(self, container: str) -> None:
         found = self.made[container]

@@ -144,7 +144,9 @@ class Attached:
         _running.run_jobs(
             [job.runnable for job in left],
             engine=engine,
-            capacity=Capacity(sweep.host, sweep.n_jobs, sweep.gpus),
+            capacity=Capacity(
+                sweep.host, sweep.n_jobs, sweep.gpus, engine_wide=sweep.admission == "engine"
+            ),
             recorder=self._recorder,
             keep=sweep.keep,
             fail_fast=sweep.fail_fast,

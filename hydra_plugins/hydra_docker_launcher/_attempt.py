@@ -52,6 +52,8 @@ class RunnableJob:
     log_limit: int | None = None
     #: What is masked in texts of the job and about it.
     masks: Masks = ()
+    #: The GPUs that ``container`` has, by id.
+    gpus: tuple[str, ...] = ()
 
 
 def following(job: RunnableJob, outcome: Outcome) -> RunnableJob | None:
@@ -64,6 +66,7 @@ def following(job: RunnableJob, outcome: Outcome) -> RunnableJob | None:
         earlier=(*job.earlier, outcome.end),
         container=None,
         started_at=None,
+        gpus=(),
     )
 
 

@@ -1,26 +1,224 @@
-"""Capacity: which job may start next beside those that run. Pure."""
+"""Capacity: what is promised of a machine, and whether one more container has room. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ._engine import ContainerSpec, Host
-from ._option_values import Gpus
+from ._engine import ContainerSpec, Host, Occupant
+from ._option_values import NO_GPUS, Gpus
+from ._options import LABEL_PREFIX, VISIBLE_GPUS
+
+GPUS_LABEL = f"{LABEL_PREFIX}gpus"
+SHARE_LABEL = f"{LABEL_PREFIX}gpu_share"
+TOLERANCE = 1e-6  # CPUs; what binary fractions make of ten tenths
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What containers can be promised. ``gpus`` are the ids, as far as they are known."""
+
+    cpus: float
+    memory: int
+    gpus: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(host: Host, gpus: tuple[str, ...]) -> Machine:
+        return Machine(host.cpus, host.memory, gpus)
+
+    def named(self, gpus: Gpus) -> Gpus:
+        """Return GPUs by their ids, where they are given by their numbers on the machine."""
+        return replace(gpus, ids=tuple(map(self._id, gpus.ids)))
+
+    def _id(self, name: str) -> str:
+        known = name.isdecimal() and int(name) < len(self.gpus)
+        return self.gpus[int(name)] if known else name
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What one container may use. ``holder`` says whose it is, in words for a person."""
+
+    holder: str
+    #: The sweep it belongs to, None of a container that is no sweep's.
+    sweep: str | None
+    cpus: float = 0.0
+    memory: int = 0
+    gpus: Gpus = NO_GPUS
+    shared: bool = False
+
+    @staticmethod
+    def to(spec: ContainerSpec) -> Promise:
+        """Return what a container of a sweep is promised."""
+        labels = dict(spec.labels)
+        return Promise(
+            holder=holder(labels, spec.name),
+            sweep=labels.get(f"{LABEL_PREFIX}sweep"),
+            cpus=spec.limits.cpus,
+            memory=spec.limits.memory,
+            gpus=spec.gpus,
+            shared=SHARE_LABEL in labels,
+        )
+
+    @staticmethod
+    def held_by(occupant: Occupant) -> Promise:
+        """Return what a container that runs may use; where it has no limit, nothing is promised."""
+        return Promise(
+            holder=holder(occupant.labels, occupant.name),
+            sweep=occupant.labels.get(f"{LABEL_PREFIX}sweep"),
+            cpus=occupant.cpus or 0.0,
+            memory=occupant.memory or 0,
+            gpus=as_given(occupant.gpus),
+            shared=SHARE_LABEL in occupant.labels,
+        )
+
+
+def holder(labels: Mapping[str, str], name: str) -> str:
+    """Return ``ann's train-10-00-00`` of a sweep's container, else ``the container redis``."""
+    user, job = labels.get(f"{LABEL_PREFIX}user"), labels.get(f"{LABEL_PREFIX}job")
+    if user is None or job is None:
+        return f"the container {name}"
+    sweep, dash, _ = name.rpartition(f"-{job}")
+    return f"{user}'s {sweep if dash else name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Whether a container has room: the GPUs that it gets, or what there is too little of.
+
+    ``short`` has some of: CPUs, memory, GPUs.
+    """
+
+    gpus: Gpus = NO_GPUS
+    short: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return not self.short
+
+
+def room(machine: Machine, wanted: Promise, others: Iterable[Promise]) -> Room:
+    """Tell whether ``wanted`` has room beside ``others``.
+
+    These are in the order in which they come first: one that waits, and has not got its GPUs yet,
+    has those that it would get (or all that it could get of too few).
+    """
+    others = tuple(others)
+    book = _GpuBook(machine.gpus)
+    for other in others:
+        if other.gpus:
+            book.lease(machine.named(other.gpus), shared=other.shared)
+    found = book.choose(machine.named(wanted.gpus), shared=wanted.shared)
+    cpus = sum(other.cpus for other in others) + wanted.cpus
+    memory = sum(other.memory for other in others) + wanted.memory
+    short = {
+        "CPUs": wanted.cpus > 0 and cpus > machine.cpus + TOLERANCE,
+        "memory": wanted.memory > 0 and memory > machine.memory,
+        "GPUs": found is None,
+    }
+    return Room(found or NO_GPUS, tuple(kind for kind, missing in short.items() if missing))
+
+
+class _GpuBook:
+    """Who has which GPUs. Where the machine's are not known by id, one has all of them."""
+
+    def __init__(self, known: tuple[str, ...]) -> None:
+        self._known = known
+        #: How many share a GPU, by its id; -1: somebody has it alone.
+        self._users: dict[str, int] = {}
+        #: As above, of GPUs nobody knows which.
+        self._of_unknown = 0
+
+    def lease(self, gpus: Gpus, *, shared: bool) -> None:
+        chosen = self.choose(gpus, shared=shared)
+        if chosen is None:  # it waits for more, or has what others have too
+            chosen = Gpus(ids=gpus.ids or self._free(shared=shared)) if self._known else gpus
+        ids = self._known if chosen.all else chosen.ids
+        for name in ids:
+            self._users[name] = _one_more(self._users.get(name, 0), shared=shared)
+        if not ids or chosen.count:
+            self._of_unknown = _one_more(self._of_unknown, shared=shared)
+
+    def choose(self, wanted: Gpus, *, shared: bool) -> Gpus | None:
+        """Return the GPUs that somebody gets, None where there are not enough."""
+        if not wanted:
+            return NO_GPUS
+        if not _may_have(self._of_unknown, shared=shared):
+            return None
+        if wanted.ids:
+            free = all(self._is_free(name, shared=shared) for name in wanted.ids)
+            return wanted if free else None
+        if not self._known:
+            return wanted if _all_may(self._users.values(), shared=shared) else None
+        if wanted.all:
+            everyone = _all_may(self._users.values(), shared=shared)
+            return Gpus(ids=self._known) if everyone else None
+        free_ids = self._free(shared=shared)
+        enough = len(free_ids) >= wanted.count
+        return Gpus(ids=free_ids[: wanted.count]) if enough else None
+
+    def _free(self, *, shared: bool) -> tuple[str, ...]:
+        """Return the GPUs that are to be had, those with the fewest users first."""
+        free = [name for name in self._known if self._is_free(name, shared=shared)]
+        return tuple(sorted(free, key=lambda name: self._users.get(name, 0)))
+
+    def _is_free(self, name: str, *, shared: bool) -> bool:
+        return _may_have(self._users.get(name, 0), shared=shared)
+
+
+def _one_more(users: int, *, shared: bool) -> int:
+    return users + 1 if shared and users >= 0 else -1
+
+
+def _may_have(users: int, *, shared: bool) -> bool:
+    return users == 0 or (shared and users > 0)
+
+
+def _all_may(users: Iterable[int], *, shared: bool) -> bool:
+    return all(_may_have(number, shared=shared) for number in users)
+
+
+def as_given(gpus: Gpus) -> Gpus:
+    """Return the GPUs of a container that runs: of a number of them, the engine's first ones."""
+    return Gpus(ids=tuple(map(str, range(gpus.count)))) if gpus.count else gpus
+
+
+def leased(spec: ContainerSpec, gpus: Gpus) -> ContainerSpec:
+    """Return the specification of a container with the GPUs that it has got.
+
+    A number of GPUs alone would give every container the engine's first ones.
+    """
+    if not spec.gpus:
+        return spec
+    shown = ",".join(gpus.ids) or ("all" if gpus.all else str(gpus.count))
+    environment = dict(spec.environment)
+    if gpus.ids:
+        environment[VISIBLE_GPUS] = shown
+    return replace(
+        spec,
+        gpus=gpus,
+        environment=tuple(environment.items()),
+        labels=tuple({**dict(spec.labels), GPUS_LABEL: shown}.items()),
+    )
 
 
 @dataclass
 class Capacity:
-    """What the containers of this sweep may use together.
+    """What the containers of one sweep may use together, whatever else runs on the machine.
 
     ``n_jobs`` -1: as many as fit by CPUs, memory and GPUs; else that many, whatever they use.
-    ``gpus`` are the ids of the machine's GPUs, as far as they are known.
+    ``engine_wide``: what others run counts too, and somebody else keeps an eye on that
+    (``Admission``); here only ``n_jobs`` counts.
     """
 
     host: Host
     n_jobs: int
     gpus: tuple[str, ...] = ()
+    engine_wide: bool = False
     _running: dict[int, ContainerSpec] = field(default_factory=dict)
+
+    @property
+    def machine(self) -> Machine:
+        return Machine.of(self.host, self.gpus)
 
     def fits(self, spec: ContainerSpec) -> bool:
         """Tell whether a container may start now. Where nothing runs, any may."""
@@ -28,48 +226,29 @@ class Capacity:
             return True
         if self.n_jobs > 0 and len(self._running) >= self.n_jobs:
             return False
-        if spec.gpus and self._free_gpus(spec.gpus) is None:
-            return False
-        if self.n_jobs > 0:
+        if self.engine_wide:
             return True
-        specs = [*self._running.values(), spec]
-        return (
-            sum(s.limits.cpus for s in specs) <= self.host.cpus + 1e-9
-            and sum(s.limits.memory for s in specs) <= self.host.memory
-        )
+        short = self._room(spec).short
+        return not short or (self.n_jobs > 0 and "GPUs" not in short)
 
     def take(self, number: int, spec: ContainerSpec) -> ContainerSpec:
-        """Note that a job runs; return its specification with the GPUs that it gets, by id.
-
-        A number of GPUs alone would give every container the engine's first ones.
-        """
-        if spec.gpus.count and self.gpus:
-            ids = self._free_gpus(spec.gpus) or self.gpus[: spec.gpus.count]
-            spec = replace(spec, gpus=Gpus(ids=tuple(ids)))
+        """Note that a job runs; return its specification with the GPUs that it gets, by id."""
+        if spec.gpus and not self.engine_wide:
+            found = self._room(spec)
+            few = Gpus(ids=self.gpus[: spec.gpus.count]) if self.gpus else spec.gpus
+            spec = leased(spec, few if "GPUs" in found.short else found.gpus)
         self._running[number] = spec
         return spec
 
     def hold(self, number: int, spec: ContainerSpec) -> ContainerSpec:
         """Note that a job runs already, with the GPUs that stand in its specification."""
-        self._running[number] = spec
+        self._running[number] = replace(spec, gpus=as_given(spec.gpus))
         return spec
 
     def give_back(self, number: int) -> None:
         """Note that a job has ended; once more is no error."""
         self._running.pop(number, None)
 
-    def _free_gpus(self, wanted: Gpus) -> Sequence[str] | None:
-        """Return ids of GPUs that no running job has, or None where there are not enough.
-
-        Where the machine's GPUs are not known by id, one job with GPUs runs at a time.
-        """
-        others = [spec.gpus for spec in self._running.values() if spec.gpus]
-        if not others:
-            return wanted.ids or self.gpus[: wanted.count]
-        if wanted.all or any(gpus.all or gpus.count for gpus in others):
-            return None
-        used = {gpu for gpus in others for gpu in gpus.ids}
-        if wanted.ids:
-            return None if used & set(wanted.ids) else wanted.ids
-        free = [gpu for gpu in self.gpus if gpu not in used]
-        return free[: wanted.count] if len(free) >= wanted.count else None
+    def _room(self, spec: ContainerSpec) -> Room:
+        running: Sequence[ContainerSpec] = tuple(self._running.values())
+        return room(self.machine, Promise.to(spec), map(Promise.to, running))

@@ -46,8 +46,10 @@ from ._engine import (
     Grant,
     Host,
     Image,
+    Occupant,
     Sample,
     Show,
+    Ticket,
     Use,
 )
 from ._errors import EngineError, ImageError
@@ -83,6 +85,8 @@ LONGEST_LINE = 1024 * 1024  # bytes of a line of a container's output
 CHUNK = 64 * 1024  # bytes of an archive that are read at once
 NAMES = 8  # how many are tried for one container
 MISSES = 3  # containers without a cgroup on this machine: then the engine is on another one
+LOOK_AGAIN = 30.0  # seconds after which a running container's limits are looked up again
+RUNNING = ["running", "paused", "restarting"]
 
 
 class DockerEngine:
@@ -112,6 +116,8 @@ class DockerEngine:
         self._measured: dict[str, Group] = {}
         self._misses = 0
         self._nvidia = Nvidia()
+        #: What running containers were found to have, and when, in ``time.monotonic``'s seconds.
+        self._seen: dict[str, tuple[float, Occupant]] = {}
 
     def _ask(self, doing: str, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Return what a call returns that may be made more than once."""
@@ -467,6 +473,58 @@ class DockerEngine:
         found = [values.container(entry) for entry in listed if entry["State"] != "removing"]
         return tuple(sorted(found, key=lambda container: container.created))
 
+    def occupants(self) -> tuple[Occupant, ...]:
+        doing = "list the containers that run"
+        listed = self._ask(doing, self._api.containers, filters={"status": RUNNING})
+        now, seen, found = time.monotonic(), self._seen, {}
+        for entry in listed:
+            number = entry["Id"]
+            known = seen.get(number)
+            if known is None or now - known[0] > LOOK_AGAIN:
+                looked_up = self._look_up(number)
+                known = None if looked_up is None else (now, values.occupant(looked_up))
+            if known is not None:
+                found[number] = known
+        self._seen = found
+        return tuple(occupant for _, occupant in found.values())
+
+    def _look_up(self, container: str) -> dict[str, Any] | None:
+        """Return what the engine knows of a container, None of one that is gone."""
+        try:
+            found: dict[str, Any] = self._ask(
+                "look up a container", self._api.inspect_container, container
+            )
+        except EngineError as error:
+            if isinstance(error.__cause__, NotFound):
+                return None
+            raise
+        return found
+
+    def now(self) -> float:
+        info = self._ask("tell the time", self._api.info)
+        return values.moment(info["SystemTime"])
+
+    def post_ticket(self, ticket: Ticket) -> None:
+        # An empty volume: quickly made, removed and listed, and whoever reaches the engine sees it.
+        self._ask(
+            "keep a ticket (an empty volume)",
+            self._api.create_volume,
+            ticket.name,
+            labels=dict(ticket.labels),
+        )
+
+    def tickets(self, label: str) -> tuple[Ticket, ...]:
+        listed = self._ask("list the tickets", self._api.volumes, filters={"label": label})
+        return tuple(values.ticket(volume) for volume in listed["Volumes"] or ())
+
+    def drop_ticket(self, name: str) -> None:
+        try:
+            with _engine_errors("remove a ticket (an empty volume)"):
+                self._api.remove_volume(name)
+        except EngineError as error:
+            if not isinstance(error.__cause__, NotFound):
+                raise
+
     def start(self, container: str) -> None:
         start = partial(self._api.start, container)
 
@@ -518,12 +576,9 @@ class DockerEngine:
                 yield rest
 
     def state(self, container: str) -> ContainerState | None:
-        try:
-            found = self._ask("look up a container", self._api.inspect_container, container)
-        except EngineError as error:
-            if isinstance(error.__cause__, NotFound):
-                return None
-            raise
+        found = self._look_up(container)
+        if found is None:
+            return None
         state = found["State"]
         if state["Status"] in ("removing", "dead"):  # `docker rm -f` has killed it first
             return None

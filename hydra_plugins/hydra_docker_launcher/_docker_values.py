@@ -21,12 +21,14 @@ from ._engine import (
     Grant,
     Host,
     Image,
+    Occupant,
     Sample,
+    Ticket,
     Use,
 )
 from ._errors import ImageError
 from ._option_values import NO_GPUS, Gpus
-from ._options import LABEL_PREFIX
+from ._options import LABEL_PREFIX, VISIBLE_GPUS
 
 #: Names of images that are built here; no registry has them.
 OWN_NAMES = "hydra-docker/"
@@ -47,6 +49,13 @@ LIMIT_FLAGS = {
 #: How the engine numbers the kinds of changes.
 CHANGES = ("changed", "added", "deleted")
 #: Docker's words for what the kernel calls a machine.
+#: What `docker info` says of the limits that it can set, in the words of ``Host``.
+FLAGS = {
+    "CpuCfsQuota": "cpus",
+    "MemoryLimit": "memory",
+    "SwapLimit": "swap",
+    "PidsLimit": "pids",
+}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
@@ -133,6 +142,12 @@ def host(info: Mapping[str, Any], gateway: str | None) -> Host:
         storage=info.get("Driver"),
         cgroup=info.get("CgroupVersion"),
         platform=f"{info['OSType']}/{architecture}",
+        # An engine that is too old to tell can do it.
+        cannot_limit=tuple(name for flag, name in FLAGS.items() if info.get(flag) is False),
+        warnings=tuple(info.get("Warnings") or ()),
+        rootless="name=rootless" in (info.get("SecurityOptions") or ()),
+        runtimes=tuple(sorted(info.get("Runtimes") or ())),
+        default_runtime=info.get("DefaultRuntime") or None,
     )
 
 
@@ -180,6 +195,62 @@ def container(entry: Mapping[str, Any]) -> Found:
     )
 
 
+def occupant(found: Mapping[str, Any]) -> Occupant:
+    """Return a container that runs, as it was looked up."""
+    host, config = found["HostConfig"], found["Config"]
+    return Occupant(
+        id=found["Id"],
+        name=found["Name"].removeprefix("/"),
+        labels=dict(config.get("Labels") or {}),
+        cpus=_limited_cpus(host),
+        memory=host.get("Memory") or None,
+        gpus=_visible_gpus(host, config.get("Env") or ()),
+    )
+
+
+def _limited_cpus(host: Mapping[str, Any]) -> float | None:
+    """Return the CPUs that a container may use, however that is said; None: all of them."""
+    limits = []
+    if host.get("NanoCpus"):
+        limits.append(host["NanoCpus"] / 1_000_000_000)
+    if (host.get("CpuQuota") or 0) > 0:
+        limits.append(host["CpuQuota"] / (host.get("CpuPeriod") or 100_000))
+    if host.get("CpusetCpus"):
+        limits.append(float(_numbers_in(host["CpusetCpus"])))
+    return min(limits, default=None)
+
+
+def _numbers_in(text: str) -> int:
+    """Return how many numbers a list such as ``0-3,8`` has."""
+    ranges = [part.partition("-") for part in text.split(",") if part]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
+
+
+def _visible_gpus(host: Mapping[str, Any], environment: Iterable[str]) -> Gpus:
+    """Return the GPUs that a container sees, by any of the ways in which it gets them."""
+    for request in host.get("DeviceRequests") or ():
+        if ids := request.get("DeviceIDs"):
+            ids = tuple(name.rpartition("=")[2] for name in ids)  # nvidia.com/gpu=0, of CDI
+            return Gpus(all=True) if "all" in ids else Gpus(ids=ids)
+        if count := request.get("Count"):
+            return Gpus(all=True) if count == -1 else Gpus(count=count)
+    if "nvidia" in (host.get("Runtime") or ""):
+        variables = dict(line.partition("=")[::2] for line in environment)
+        names = [name for name in variables.get(VISIBLE_GPUS, "").split(",") if name]
+        if "all" in names:
+            return Gpus(all=True)
+        if names and names[0] not in ("void", "none"):
+            return Gpus(ids=tuple(names))
+    paths = (device.get("PathOnHost", "") for device in host.get("Devices") or ())
+    numbers = (re.fullmatch(r"/dev/nvidia(\d+)", path) for path in paths)
+    ids = tuple(number[1] for number in numbers if number)
+    return Gpus(ids=ids) if ids else NO_GPUS
+
+
+def ticket(volume: Mapping[str, Any]) -> Ticket:
+    return Ticket(volume["Name"], dict(volume.get("Labels") or {}))
+
+
 def label_filter(labels: Mapping[str, str | None]) -> list[str]:
     """Return the engine's filter for labels; None stands for any value."""
     return [name if value is None else f"{name}={value}" for name, value in labels.items()]
@@ -195,7 +266,7 @@ def found_image(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> FoundImag
         digests=tuple(name for name in entry["RepoDigests"] or () if name != "<none>@<none>"),
         labels=dict(entry["Labels"] or {}),
         created=created,
-        used=created if named.startswith("0001") else max(created, _moment(named)),
+        used=created if named.startswith("0001") else max(created, moment(named)),
         size=int(entry["Size"]),
         parent=entry.get("ParentId") or None,
         layers=tuple((facts.get("RootFS") or {}).get("Layers") or ()),
@@ -426,7 +497,7 @@ def seconds(moment: str) -> float:
     return stamp + float(f"0.{fraction or 0}")
 
 
-def _moment(text: str) -> float:
+def moment(text: str) -> float:
     """Return the seconds since the epoch of an RFC 3339 time with an offset from UTC."""
     whole = re.sub(r"\.\d+", "", text).replace("Z", "+00:00")
     return datetime.fromisoformat(whole).timestamp()

@@ -40,6 +40,18 @@ class Host:
     cgroup: str | None = None
     #: What its images are for: operating system/architecture, in Docker's words.
     platform: str = "linux/amd64"
+    #: The limits that it cannot set on a container, of LIMITS, and what it says of that itself.
+    cannot_limit: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    #: It runs without root's rights, which take a delegated cgroup to limit anything.
+    rootless: bool = False
+    #: The runtimes that it has, and the one that containers get which ask for none.
+    runtimes: tuple[str, ...] = ()
+    default_runtime: str | None = None
+
+
+#: What an engine may be unable to limit.
+LIMITS = ("cpus", "memory", "swap", "pids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +268,30 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Occupant:
+    """A container that runs, whoever has started it, and what the engine lets it use at most.
+
+    ``cpus`` and ``memory`` (bytes) None: it has no limit. Ids of GPUs are as it was given them:
+    UUIDs, or their numbers on the machine.
+    """
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    cpus: float | None
+    memory: int | None
+    gpus: Gpus = NO_GPUS
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A note that launchers keep on the engine, for all other launchers of that engine to see."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """A path of a container that is not as in its image. ``path`` is absolute.
 
@@ -370,6 +406,21 @@ class Engine(Protocol):
 
         A label with the value None may have any value.
         """
+
+    def occupants(self) -> tuple[Occupant, ...]:
+        """Return the containers that run, of everybody on this engine."""
+
+    def now(self) -> float:
+        """Return the time by the engine's own clock, in seconds since the epoch."""
+
+    def post_ticket(self, ticket: Ticket) -> None:
+        """Keep a ticket; its name is nobody else's. Tickets cannot be changed."""
+
+    def tickets(self, label: str) -> tuple[Ticket, ...]:
+        """Return the tickets of all launchers that have this label, with any value."""
+
+    def drop_ticket(self, name: str) -> None:
+        """Remove a ticket, or raise ``EngineError`` at once; one that is gone is no error."""
 
     def start(self, container: str) -> None:
         """Start a container."""

@@ -211,6 +211,8 @@ class Execution:
         if self._opened is None:
             self._opened = self._open(self._pinned, batch)
         _sweep_folder.require_apart(self._opened.folder.paths, _outputs(batch))
+        for option in batch.options:
+            _preflight.check_gpus(self._opened.ready.facts, option.job.gpus)
         plans = self._plan(self._pinned, batch, self._opened.ready)
         data = _identify(self._pinned, batch)
         status = RunStatus.FAILED
@@ -255,7 +257,12 @@ class Execution:
         outcomes = _running.run_jobs(
             [job.runnable for job in jobs],
             engine=pinned.engine,
-            capacity=Capacity(pinned.code.host, pinned.options.n_jobs, opened.ready.facts.gpus),
+            capacity=Capacity(
+                pinned.code.host,
+                pinned.options.n_jobs,
+                opened.ready.facts.gpus,
+                engine_wide=pinned.options.admission == "engine",
+            ),
             recorder=opened.recorder,
             keep=pinned.options.keep,
             fail_fast=pinned.options.fail_fast,
@@ -382,9 +389,7 @@ class Execution:
             python=ready.facts.executable if ready else _preflight.PYTHONS[0],
             commit=code.source.commit,
             identity=code.identity,
-            n_jobs=_plan.jobs_at_once(
-                pinned.options.n_jobs, max(option.job.cpus for option in options), code.host
-            ),
+            n_jobs=pinned.options.n_jobs,
             mounts=code.clone.mounts if code.clone else (),
             secrets=bool(code.clone and code.clone.secrets)
             or _redaction.overrides(code.task.argv, pinned.options.rules) != code.task.argv,

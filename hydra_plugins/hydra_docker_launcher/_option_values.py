@@ -107,6 +107,13 @@ def memory(value: object) -> int:
     return number
 
 
+def shm_size(value: object) -> int:
+    number = size(value)
+    if number == 0:  # Docker would make it 64m
+        raise ValueError("must be more than 0")
+    return number
+
+
 def swap(value: object) -> int:
     return -1 if str(value) == "-1" else size(value)
 
@@ -192,7 +199,16 @@ def gpus(value: object) -> Gpus:
     return Gpus(count=int(str(value)))
 
 
+#: The names that Docker knows.
+ULIMITS = (
+    *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc"),
+    *("rss", "rtprio", "rttime", "sigpending", "stack"),
+)
+
+
 def ulimit(name: str, value: object) -> Ulimit:
+    if name not in ULIMITS:
+        raise ValueError(f"there is no such limit; {valid_are(ULIMITS, name)}")
     both = value if isinstance(value, Mapping) else {"soft": value, "hard": value}
     if set(both) != {"soft", "hard"} or not all(
         str(limit) == "-1" or re.fullmatch(r"[0-9]{1,19}", str(limit)) for limit in both.values()

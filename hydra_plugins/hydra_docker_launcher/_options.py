@@ -20,6 +20,8 @@ from ._units import cpu_number, duration, size
 from .config import BuildConf, CloneConf, DockerLauncherConf, LoggingConf, MlflowConf, RetriesConf
 
 LABEL_PREFIX = "hydra.docker."
+#: What shows GPUs to a container, where NVIDIA's runtime starts it.
+VISIBLE_GPUS = "NVIDIA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class SweepOptions:
     def rules(self) -> Rules:
         return Rules(self.redact)
 
+    admission: str = "engine"
+
 
 #: Options that must be the same for all jobs of a sweep.
 SWEEP_WIDE = tuple(field.name for field in fields(SweepOptions))
@@ -145,6 +149,7 @@ class JobOptions:
     log_limit: int | None = 1024**3
     secret_environment: Variables = ()
     env_files: tuple[Path, ...] = ()
+    gpu_share: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +248,7 @@ def _sweep_options(
         on_interrupt=read.choice("on_interrupt", ("stop", "detach")),
         system_metrics=read.flag("system_metrics"),
         redact=rules.globs,
+        admission=read.choice("admission", ("engine", "sweep")),
     )
 
 
@@ -312,7 +318,7 @@ def _job_options(
         cpus=read.parsed("cpus", cpu_number),
         mem_limit=read.optional("mem_limit", values.memory),
         memswap_limit=read.optional("memswap_limit", values.swap),
-        shm_size=read.optional("shm_size", size),
+        shm_size=read.optional("shm_size", values.shm_size),
         pids_limit=read.parsed("pids_limit", values.pids),
         gpus=read.parsed("gpus", values.gpus),
         ulimits=read.items("ulimits", values.ulimit),
@@ -341,6 +347,7 @@ def _job_options(
         stray_limit=read.parsed("stray_limit", size),
         logging=_logging(Reader(read.mapping("logging"), "logging.")),
         log_limit=read.optional("log_limit", values.log_limit),
+        gpu_share=read.flag("gpu_share"),
     )
 
 
@@ -398,6 +405,10 @@ def _environment(
         for number, line in enumerate(lines, start=1):
             variables.update(_env_line(read, f"{name}:{number}", line.strip(), environ))
     named = dict(read.pairs("environment", environ))
+    if VISIBLE_GPUS in {**variables, **named}:
+        reason = "is the launcher's own: hydra.launcher.gpus says which GPUs a job gets"
+        value = {**variables, **named}[VISIBLE_GPUS]
+        raise read.wrong(f"environment.{VISIBLE_GPUS}", value, reason)
     public, secret = split_variables(named.items(), rules)
     of_files = {name: value for name, value in variables.items() if name not in named}
     return public, (*of_files.items(), *secret)

@@ -7,10 +7,12 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import _clone, _delivery, _image, _plan, _preflight, _source, _task
+from . import _admission, _clone, _delivery, _image, _plan, _preflight, _source, _task
+from ._capacity import Machine
 from ._clone import Clone
 from ._delivery import Place
 from ._engine import Engine, Host, Image
@@ -116,6 +118,11 @@ def pin_code(
     )
     check_volumes(request.jobs, engine)
     _tell(code)
+    if "swap" in code.host.cannot_limit and any(job.memswap_limit is None for job in request.jobs):
+        log.warning(
+            "The engine on %s cannot limit swap: containers that reach mem_limit may swap",
+            code.host.name,
+        )
     if file is None and code.task.kind == "function":
         log.warning(
             "The task function %s is imported from what is installed in the image: it is not part "
@@ -174,6 +181,7 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
             "hydra.launcher.push=REPOSITORY pushes it to a registry.",
             image.short,
         )
+    hold = partial(_admission.held, engine, Machine.of(code.host, ()))
     facts = _preflight.inspect_image(
         engine,
         image,
@@ -181,6 +189,7 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
         gpus=any(job.gpus for job in request.jobs),
         runtime=request.jobs[0].runtime,
         cache=cache_folder() / "images",
+        **({"hold": hold} if request.options.admission == "engine" else {}),
     )
     _preflight.check_versions(facts)
     for job in request.jobs:

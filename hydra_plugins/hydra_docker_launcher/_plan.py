@@ -13,7 +13,7 @@ from . import _paths
 from ._engine import Boundary, ContainerSpec, Host, Limits, Mount
 from ._errors import OptionError
 from ._job import Job
-from ._options import LABEL_PREFIX, JobOptions
+from ._options import LABEL_PREFIX, VISIBLE_GPUS, JobOptions
 from ._paths import JobPaths
 from ._redaction import Variables, masked, split_variables
 from ._units import show_size
@@ -48,7 +48,7 @@ class Ground:
     python: str
     commit: str
     identity: Identity
-    #: How many containers run at once by default (for the share of memory), at least 1.
+    #: The option: how many containers run at once at most, -1: as many as fit.
     n_jobs: int
     #: What all containers have mounted, and whether each gets its folder of secrets.
     mounts: tuple[Mount, ...] = ()
@@ -96,12 +96,13 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
         limits=limits(options, ground.host, ground.n_jobs, job.title),
         boundary=_boundary(options, ground.identity),
         gpus=options.gpus,
-        environment=_environment(public, ground.identity),
+        environment=_environment(options, public, ground.identity, ground.host),
         mounts=own + named + _guards(job, files),
         labels=(
             *((name, masked(value, job.withheld.masks)) for name, value in options.labels),
             *labels(ground.sweep, ground.commit, ground.identity.name),
             (f"{LABEL_PREFIX}job", str(job.number)),
+            *(((f"{LABEL_PREFIX}gpu_share", "true"),) if options.gpu_share else ()),
             folder_label(ground.folder),
         ),
         restart=options.restart,
@@ -194,21 +195,24 @@ def container_name(job: str, sweep: str, number: int) -> str:
 def limits(options: JobOptions, host: Host, n_jobs: int, title: str) -> Limits:
     """Return the limits of one container, the defaults filled in from the engine's machine.
 
-    ``n_jobs`` containers get an equal share of its memory. Raises ``OptionError`` where a limit is
-    more than the machine has, or less than another limit needs.
+    As many as can run at once get an equal share of its memory. Raises ``OptionError`` where a
+    limit is more than the machine has, less than another limit needs, or none that this engine can
+    set.
     """
+    _check_engine(options, host, title)
     if options.cpus > host.cpus:
         raise OptionError(
             f"{title}: hydra.launcher.cpus={options.cpus:g} is more than {host.name} has: "
             f"{host.cpus} CPUs"
         )
-    memory = options.mem_limit or host.memory // n_jobs
+    memory = options.mem_limit or host.memory // jobs_at_once(n_jobs, options.cpus, host)
     if memory > host.memory:
         raise OptionError(
             f"{title}: hydra.launcher.mem_limit={show_size(memory)} is more than {host.name} has: "
             f"{show_size(host.memory)}"
         )
-    swap = memory if options.memswap_limit is None else options.memswap_limit
+    no_swap = -1 if "swap" in host.cannot_limit else memory
+    swap = no_swap if options.memswap_limit is None else options.memswap_limit
     if swap != -1 and swap < memory:
         raise OptionError(
             f"{title}: hydra.launcher.memswap_limit={show_size(swap)} is memory plus swap, so it "
@@ -224,6 +228,54 @@ def limits(options: JobOptions, host: Host, n_jobs: int, title: str) -> Limits:
     )
 
 
+def _check_engine(options: JobOptions, host: Host, title: str) -> None:
+    """Raise ``OptionError`` for what the engine would leave out, or refuse job by job."""
+    asked = {
+        "cpus": ("cpus", f"{options.cpus:g}"),
+        "memory": ("mem_limit", show_size(options.mem_limit) if options.mem_limit else "null"),
+        "swap": ("memswap_limit", show_size(options.memswap_limit or 0)),
+        "pids": ("pids_limit", str(options.pids_limit)),
+    }
+    if options.memswap_limit in (None, -1):
+        del asked["swap"]
+    if options.pids_limit == -1:
+        del asked["pids"]
+    for kind, (option, value) in asked.items():
+        if kind in host.cannot_limit:
+            raise OptionError(
+                f"{title}: hydra.launcher.{option}={value}: the engine on {host.name} "
+                f"({host.engine}, cgroup v{host.cgroup or '?'}) cannot limit {_LIMITED[kind]}.\n"
+                f"{_remedy(kind, host)}"
+            )
+    known = options.runtime is None or options.runtime.startswith("io.containerd.")
+    if host.runtimes and not known and options.runtime not in host.runtimes:
+        raise OptionError(
+            f"{title}: hydra.launcher.runtime={options.runtime}: {host.name} has no such runtime; "
+            f"valid is: {', '.join(host.runtimes)}"
+        )
+
+
+_LIMITED = {"cpus": "CPUs", "memory": "memory", "swap": "swap", "pids": "processes"}
+
+
+def _remedy(kind: str, host: Host) -> str:
+    said = [line for line in host.warnings if _LIMITED[kind][:3].lower() in line.lower()]
+    own = f"It says: {'; '.join(said)}. " if said else ""
+    if host.rootless:
+        return (
+            f"{own}It runs without root's rights: that takes cgroup v2, and a cgroup that systemd "
+            "delegates to its user (Delegate=cpu cpuset io memory pids)."
+        )
+    if kind == "swap":
+        return (
+            f"{own}Leave memswap_limit out (containers can swap then), or boot its kernel with "
+            "swapaccount=1."
+        )
+    if kind == "pids":
+        return f"{own}Set hydra.launcher.pids_limit=-1, or give its kernel the pids cgroup."
+    return f"{own}Its kernel, or the container that it runs in, has not got that cgroup."
+
+
 def shown_limits(spec: ContainerSpec) -> dict[str, str]:
     """Return the limits of a container as the user would write them."""
     limits = spec.limits
@@ -237,8 +289,11 @@ def shown_limits(spec: ContainerSpec) -> dict[str, str]:
 
 
 def jobs_at_once(n_jobs: int, cpus: float, host: Host) -> int:
-    """Return how many containers the memory is shared by: ``n_jobs``, or as many as have CPUs."""
-    return n_jobs if n_jobs > 0 else max(1, int(host.cpus / cpus + 1e-9))
+    """Return how many containers the memory is shared by: as many as have CPUs, or ``n_jobs``.
+
+    The larger one: a sweep that runs few jobs at once leaves room for those of others.
+    """
+    return max(1, n_jobs, int(host.cpus / cpus + 1e-9))
 
 
 def _boundary(options: JobOptions, identity: Identity) -> Boundary:
@@ -271,8 +326,13 @@ def _owner_option(user: str) -> str:
     return f"uid={uid},gid={gid}"
 
 
-def _environment(public: Variables, identity: Identity) -> Variables:
+def _environment(
+    options: JobOptions, public: Variables, identity: Identity, host: Host
+) -> Variables:
     own = {"PYTHONUNBUFFERED": "1"}
+    if not options.gpus and "nvidia" in (options.runtime or host.default_runtime or ""):
+        # That runtime shows what a variable says, and images for CUDA say: all.
+        own[VISIBLE_GPUS] = "void"
     if identity.container is not None:
         # A uid that the image's passwd file does not know has no home and no name.
         own |= {"HOME": str(_paths.HOME), "USER": identity.name, "LOGNAME": identity.name}

@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +22,8 @@ MAX_OUTPUT = 4 * 1024 * 1024  # characters
 PYTHONS = ("python3", "python")
 MINIMUM_PYTHON = (3, 9)
 FORMAT = 3  # of the cached files
+#: Holds what a container needs, until the block ends.
+Hold = Callable[[ContainerSpec], AbstractContextManager[None]]
 
 #: Runs in the image, with whatever Python it has.
 QUESTIONS = """
@@ -98,19 +102,32 @@ class Facts:
     libc: str | None = None
 
 
+def _hold_nothing(_: ContainerSpec) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 def inspect_image(
-    engine: Engine, image: Image, *, user: str | None, gpus: bool, runtime: str | None, cache: Path
+    engine: Engine,
+    image: Image,
+    *,
+    user: str | None,
+    gpus: bool,
+    runtime: str | None,
+    cache: Path,
+    hold: Hold = _hold_nothing,
 ) -> Facts:
     """Return what ``image`` has; asked once per image and user, then read from ``cache``.
 
-    Raises ``ImageError`` where it cannot run jobs (no Python, no hydra-core), and ``OptionError``
+    ``hold`` waits until the engine has room for the container that is asked. Raises ``ImageError``
+    where it cannot run jobs (no Python, no hydra-core), and ``OptionError``
     where ``gpus`` are asked for and the engine has no way to give them.
     """
     key = f"{image.id.removeprefix('sha256:')}-{user or 'image'}-{FORMAT}".replace(":", ".")
     file = cache / f"{key}.json"
     facts = None if gpus else _cached(file)
     if facts is None:
-        facts = _ask(engine, image, user, gpus, runtime)
+        with hold(_spec(image, PYTHONS[0], user, False, runtime)):
+            facts = _ask(engine, image, user, gpus, runtime)
         if not gpus:
             _store(file, facts)
     return facts
@@ -130,12 +147,29 @@ def check_function_by_value(facts: Facts, name: str) -> None:
 
 
 def check_gpus(facts: Facts, wanted: Gpus) -> None:
-    """Raise ``OptionError`` for more GPUs than there are, where that is known."""
-    if facts.gpus and wanted.count > len(facts.gpus):
+    """Raise ``OptionError`` for GPUs that there are not, where it is known which there are."""
+    there = facts.gpus
+    if not there:
+        return
+    if wanted.count > len(there):
         raise OptionError(
             f"hydra.launcher.gpus={wanted.count} is more than the engine's machine has: "
-            f"{len(facts.gpus)}"
+            f"{len(there)}"
         )
+    seen = set()
+    for name in wanted.ids:
+        number = int(name) if name.isdecimal() else None
+        known = number < len(there) if number is not None else name in there
+        # A part of a GPU is not listed among the GPUs.
+        if not known and not name.startswith("MIG-"):
+            raise OptionError(
+                f"hydra.launcher.gpus: the engine's machine has no GPU {name}; valid is: 0 to "
+                f"{len(there) - 1}, or {', '.join(there)}"
+            )
+        gpu = name if number is None else there[number]
+        if gpu in seen:
+            raise OptionError(f"hydra.launcher.gpus: {gpu} is there twice")
+        seen.add(gpu)
 
 
 def check_versions(facts: Facts) -> None:

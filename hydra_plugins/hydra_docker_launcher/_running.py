@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from . import _attempt, _outcome, _watching
+from . import _attempt, _capacity, _outcome, _watching
+from ._admission import Admission, Request
 from ._attempt import RunnableJob
 from ._capacity import Capacity
 from ._engine import ContainerSpec, Engine
+from ._errors import EngineError
 from ._interrupt import Detached, held_back
+from ._option_values import Gpus
 from ._outcome import End, Outcome
 from ._recorder import Recorder
 from ._sampling import Sampler
@@ -42,7 +45,8 @@ def run_jobs(
 ) -> list[Outcome]:
     """Run every job to its end; return the outcomes in the order of ``jobs``.
 
-    Jobs start in order, each as soon as it fits; those with a container are taken up before. On
+    Jobs start in order, each as soon as it fits (``capacity`` says beside which containers); those
+    with a container are taken up before. On
     Ctrl-C all containers are stopped (at once, if it comes twice) and recorded before
     ``KeyboardInterrupt`` goes on. With ``on_interrupt`` "detach" (instead of "stop") they run on,
     their ends are not recorded, and ``Detached`` is raised. With ``stop``, a reason, nothing is
@@ -101,8 +105,19 @@ class _Scheduler:
         self._outcomes: dict[int, Outcome] = {}
         #: Why nothing is started any more.
         self._called_off: str | None = None
+        self._admission: Admission | None = None
+        if capacity.engine_wide:
+            self._admission = Admission(engine, capacity.machine, lambda: self._events.put(None))
 
     def run(self, jobs: Sequence[RunnableJob], stop: str | None = None) -> list[Outcome]:
+        try:
+            return self._run(jobs, stop)
+        finally:
+            if self._admission is not None:
+                with held_back():
+                    self._admission.stop()
+
+    def _run(self, jobs: Sequence[RunnableJob], stop: str | None) -> list[Outcome]:
         self._places = {job.number: place for place, job in enumerate(jobs)}
         self._waiting = [self._turn(job) for job in jobs]
         try:
@@ -125,6 +140,8 @@ class _Scheduler:
 
     def _turn(self, job: RunnableJob) -> _Turn:
         spec = _attempt.specification(job, self._capacity.host.memory)
+        if job.gpus:
+            spec = _capacity.leased(spec, Gpus(ids=job.gpus))
         return _Turn(self._places[job.number], job, spec)
 
     def _take_up_containers(self) -> None:
@@ -138,10 +155,29 @@ class _Scheduler:
             turn = next((turn for turn in self._waiting if turn.not_before <= now), None)
             if turn is None or not self._capacity.fits(turn.spec):
                 return
-            self._start(turn)
+            if self._admission is None:
+                self._start(turn)
+            elif not self._start_admitted(turn, self._admission):
+                return
 
-    def _start(self, turn: _Turn) -> None:
-        job = turn.job
+    def _start_admitted(self, turn: _Turn, admission: Admission) -> bool:
+        """Start the job that the engine has room for; ask for ``turn`` where none is asked for."""
+        admission.ask(Request(_key(turn.job), turn.job.title, turn.spec))
+        answer = admission.answer()
+        if answer is None:
+            return False
+        request, found = answer
+        asked = next((turn for turn in self._waiting if _key(turn.job) == request.key), None)
+        if asked is None:
+            admission.withdraw()
+        elif isinstance(found, EngineError):
+            self._start(asked, refused=found)
+        else:
+            self._start(replace(asked, spec=found))
+        return True
+
+    def _start(self, turn: _Turn, refused: EngineError | None = None) -> None:
+        job, admission = turn.job, self._admission
         with held_back():
             if job.container is None:
                 spec = self._capacity.take(job.number, turn.spec)
@@ -156,10 +192,14 @@ class _Scheduler:
                 wake=lambda: self._events.put(None),
                 remains=turn.remains,
                 sampler=self._sampler,
+                refused=refused,
+                pledge=_Pledge(admission, _key(job)) if admission and not job.container else None,
             )
             self._running[job.number] = watch
             watch.start()
-            self._waiting.remove(turn)
+            self._waiting = [other for other in self._waiting if other.job is not job]
+            if admission is not None and job.container is None:
+                admission.taken()
 
     def _wait(self) -> None:
         """Wait until an attempt is over or a moment has come; end what has run too long."""
@@ -190,6 +230,8 @@ class _Scheduler:
         elif all(turn.job is not watch.following for turn in self._waiting):
             self._queue_again(watch, watch.following)
         self._capacity.give_back(number)
+        if self._admission is not None:
+            self._admission.poke()
         del self._running[number]
 
     def _queue_again(self, watch: Watch, job: RunnableJob) -> None:
@@ -217,6 +259,8 @@ class _Scheduler:
                 self._recorder.settled(job)
                 self._outcomes[job.number] = outcome
             del self._waiting[0]
+        if self._admission is not None:
+            self._admission.withdraw()
 
     def _abort(self, reason: str) -> None:
         """Stop every container and wait for all; Ctrl-C at any moment of that kills them."""
@@ -254,6 +298,24 @@ class _Scheduler:
         except KeyboardInterrupt:
             for watch in self._running.values():
                 watch.detach(now=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pledge:
+    """What a job was promised on the engine until its container runs."""
+
+    admission: Admission
+    key: tuple[int, int]
+
+    def holds(self) -> bool:
+        return self.admission.holds(self.key)
+
+    def release(self) -> None:
+        self.admission.over(self.key)
+
+
+def _key(job: RunnableJob) -> tuple[int, int]:
+    return job.number, job.attempt
 
 
 def _not_started(job: RunnableJob, reason: str) -> str:

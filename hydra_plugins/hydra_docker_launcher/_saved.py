@@ -55,6 +55,7 @@ class SavedSweep:
     run_id: str | None = None
     relays: tuple[SavedRelay, ...] = ()
     system_metrics: bool = True
+    admission: str = "engine"
 
 
 @dataclass(frozen=True, slots=True)

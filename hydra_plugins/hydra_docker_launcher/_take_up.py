@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _job_files, _outcome
+from ._capacity import GPUS_LABEL
 from ._engine import Engine, Found
 from ._evidence import text
 from ._options import LABEL_PREFIX
@@ -83,6 +84,7 @@ def gone_on(job: SavedJob, row: Mapping[str, Any], container: Found | None) -> S
             container=container.id,
             attempt=_attempt(container),
             started_at=_seconds(row.get("started") if known else None) or container.created,
+            gpus=_gpus(container),
         )
     elif started:  # it was started, and the engine does not know it any more
         runnable = replace(
@@ -120,6 +122,12 @@ def is_kept(keep: str, end: End) -> bool:
 def _attempt(container: Found) -> int:
     text = container.labels.get(_ATTEMPT, "1")
     return int(text) if text.isdigit() else 1
+
+
+def _gpus(container: Found) -> tuple[str, ...]:
+    """Return the ids of the GPUs that a container has, where it was given any by id."""
+    ids = container.labels.get(GPUS_LABEL, "")
+    return () if ids in ("", "all") or ids.isdecimal() else tuple(ids.split(","))
 
 
 def _seconds(moment: object) -> float | None:

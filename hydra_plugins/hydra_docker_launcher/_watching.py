@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from . import _attempt, _job_folder, _outcome, _stray
 from ._attempt import RunnableJob
@@ -39,6 +39,21 @@ FINAL_POLICIES = ("always", "unless-stopped")
 #: Errors that come again, however often a job is started.
 _LASTING = (OptionError, SourceError, DataError, TaskError)
 
+NO_PLEDGE = (
+    "its ticket on the engine is gone (an empty volume): somebody has removed it, or this machine "
+    "was asleep"
+)
+
+
+class Pledge(Protocol):
+    """What the engine's launchers have agreed that a job gets."""
+
+    def holds(self) -> bool:
+        """Tell whether the others know of it still. Raises ``EngineError``."""
+
+    def release(self) -> None:
+        """Say that the container speaks for itself now, or that there will be none."""
+
 
 class _Released(Exception):  # noqa: N818  (no error: the launcher has let the container go)
     """Nobody watches the container any more."""
@@ -50,7 +65,8 @@ class Watch:
     ``spec`` is the attempt's; ``wake`` is called when there is something for the scheduler: the
     attempt is over or released, or has a deadline (in ``time.monotonic``'s seconds).
     ``remains`` is a container of an earlier attempt that could not be removed so far. ``sampler``
-    measures the container as long as it runs.
+    measures the container as long as it runs. ``refused`` is why it cannot be started at all,
+    ``pledge`` what it was promised until its container runs.
     """
 
     def __init__(
@@ -63,6 +79,8 @@ class Watch:
         wake: Callable[[], None],
         remains: str | None = None,
         sampler: Sampler | None = None,
+        refused: EngineError | None = None,
+        pledge: Pledge | None = None,
     ) -> None:
         self.job = job
         self.deadline: float | None = None
@@ -80,6 +98,9 @@ class Watch:
         self._keep = keep
         self._wake = wake
         self._sampler = sampler
+        self._refused = refused
+        self._pledge = pledge
+        self._lost_pledge = False
         self._container: str | None = None
         self._log: ContainerLog | None = None
         self._started = False
@@ -180,8 +201,13 @@ class Watch:
         except Exception as error:  # noqa: BLE001  (the attempt is over; the others go on)
             log.warning("%s: cannot clean up: %s", self.job.title, error)
         finally:
+            self._release_pledge()
             self.over = True
             self._wake()
+
+    def _release_pledge(self) -> None:
+        if self._pledge is not None:
+            self._pledge.release()
 
     def _let_go(self) -> None:
         """Go no further, where the launcher wants to watch no longer. Called with the lock."""
@@ -214,6 +240,8 @@ class Watch:
     def _to_its_end(self) -> ContainerState | None:
         with self._lock:
             self._let_go()
+        if self._refused is not None:
+            raise self._refused
         if self.job.container is None:
             container = self._start_container()
         else:
@@ -256,12 +284,17 @@ class Watch:
             self.outcome = _outcome.stopped(called_off)
             return None
         self._recorder.started(job, spec, container)
+        if self._pledge is not None and not self._pledge.holds():
+            log.warning("%s waits again: %s", job.title, NO_PLEDGE)
+            self._lost_pledge = True
+            return None
         try:
             self._engine.start(container)
         except EngineError as error:
             if not self._runs(container):
                 self._could_not_start(str(error), error)
                 return None
+        self._release_pledge()
         self._goes_on(container)
         self._measure(container)
         self._begin_time()
@@ -374,6 +407,11 @@ class Watch:
     # ---- at its end ------------------------------------------------------------------------------
 
     def _finish(self, state: ContainerState | None) -> None:
+        if self._lost_pledge and self._stopped_by is None:
+            self.following = self.job
+            self.remains = self._container
+            self._remove_remains()
+            return
         self.outcome = _masked_outcome(self.outcome, self.job.masks)
         may_repeat = self._may_repeat and self._stopped_by is None
         following = _attempt.following(self.job, self.outcome) if may_repeat else None

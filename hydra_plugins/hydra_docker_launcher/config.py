@@ -186,6 +186,9 @@ class DockerLauncherConf:
     # GPUs: a number, all, or a list of device ids ([0,2] or [GPU-…]).
     gpus: Any = 0
 
+    # true: the job shares its GPUs with other jobs that say so too. false: it has them alone.
+    gpu_share: bool = False
+
     # {nofile: 65536} or {nofile: {soft: 1024, hard: 65536}}
     ulimits: Dict[str, Any] = field(default_factory=dict)
 
@@ -256,8 +259,13 @@ class DockerLauncherConf:
 
     # ---- How the sweep runs ----------------------------------------------------------------------
 
-    # Containers at once. -1: as many as fit by cpus, mem_limit and gpus
+    # Containers at once, at most. -1: as many as fit by cpus, mem_limit and gpus
     n_jobs: int = -1
+
+    # Beside what a job must fit. engine: all that runs on the engine, of everybody, and whoever
+    # waits longer: CPUs, memory and GPUs are never promised twice. sweep: this sweep's jobs only,
+    # and with n_jobs given not even those, but for GPUs; what others run is not looked at.
+    admission: str = "engine"
 
     # A job that runs longer is stopped, and has failed. null: no limit
     timeout_min: Optional[float] = None

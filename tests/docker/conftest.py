@@ -138,6 +138,8 @@ def make_repository(
             "hydra.launcher.image": image,
             "hydra.launcher.stop_grace_period": "1s",
             "hydra.launcher.mlflow.enabled": "false",
+            # Several tests run at once: their sweeps would wait for each other.
+            "hydra.launcher.admission": "sweep",
         }
         folder = (root or tmp_path_factory.mktemp("repository")) / app
         options |= {f"hydra.launcher.{name}": value for name, value in defaults.items()}

@@ -15,6 +15,7 @@ import docker
 import pytest
 from sweep_command import wait_for
 
+from hydra_plugins.hydra_docker_launcher._admission import WAITED
 from hydra_plugins.hydra_docker_launcher._capacity import Capacity
 from hydra_plugins.hydra_docker_launcher._docker_engine import DockerEngine
 from hydra_plugins.hydra_docker_launcher._engine import (
@@ -151,3 +152,27 @@ def _texts(log: Path) -> list[tuple[str, int]]:
     """Return the lines without their times, and without the x of long ones, which are counted."""
     texts = [line.partition(" ")[2] for line in log.read_text().splitlines()]
     return [(text.rstrip("x").rstrip(), text.count("x")) for text in texts]
+
+
+def test_admitted(api: docker.APIClient, job: RunnableJob) -> None:
+    """With an eye on the whole engine, a job runs as it does without; its ticket is gone then."""
+    engine, recorder = DockerEngine(), Recorder()
+    labels = {"sweep": job.spec.name, "job": "0", "user": "ann"}
+    named = tuple((f"hydra.docker.{name}", value) for name, value in labels.items())
+    spec = replace(job.spec, labels=named, command=("python3", "-c", "print(1)"))
+    # More than all that other tests run on this engine at the moment.
+    huge = replace(engine.host(), cpus=10**6, memory=2**60)
+
+    (outcome,) = run_jobs(
+        [replace(job, spec=spec)],
+        engine=engine,
+        capacity=Capacity(huge, 1, engine_wide=True),
+        recorder=recorder,
+        keep="all",
+        fail_fast=False,
+    )
+
+    assert outcome.exit_code == 0
+    found = api.inspect_container(recorder.container)
+    assert float(found["Config"]["Labels"][WAITED]) < 60
+    assert engine.tickets(f"hydra.docker.sweep={job.spec.name}") == ()

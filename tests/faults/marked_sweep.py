@@ -37,7 +37,7 @@ class MarkedSweep:
 
     ``seconds`` is how long a job works; ``held``: it waits then until ``open_gate``. ``server``: it
     is tracked at the bench's server instead of in a file. ``proxied``: it reaches the engine
-    through the bench's proxy.
+    through the bench's proxy. ``user`` is whose name it bears.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class MarkedSweep:
         held: bool = False,
         server: bool = False,
         proxied: bool = False,
+        user: str | None = None,
     ) -> None:
         self.bench = bench
         self.jobs = jobs
@@ -59,6 +60,7 @@ class MarkedSweep:
         self.gate = self.own / "ran" / "gate"
         self.commands: list[Running] = []
         self._environment = {"DOCKER_HOST": bench.proxy.url} if proxied else {}
+        self._environment |= {"LOGNAME": user} if user is not None else {}
         self.store = bench.server.store if server else bench.store
         self._line = (
             "hydra/launcher=docker",
@@ -68,6 +70,7 @@ class MarkedSweep:
             f"hydra.launcher.volumes=[{self.marked}:{self.marked}]",
             "hydra.launcher.network_mode=host",
             "hydra.launcher.mem_limit=128m",
+            "hydra.launcher.cpus=0.5",
             "hydra.launcher.stop_grace_period=1s",
             "hydra.launcher.keep=none",
             f"ran={self.marked}",

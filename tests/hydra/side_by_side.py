@@ -27,6 +27,7 @@ DOCKER = (
     f"hydra.launcher.image={IMAGE}",
     "hydra.launcher.pull_policy=never",
     "hydra.launcher.mlflow.enabled=false",
+    "hydra.launcher.admission=sweep",  # several tests run at once
     "hydra.launcher.keep=none",
 )
 #: What the launcher itself adds to a sweep's folder (DESIGN.md, section 5).

@@ -22,6 +22,7 @@ OPTIONS = [
     f"hydra.launcher.image={os.environ.get('HYDRA_DOCKER_TEST_IMAGE', 'hydra-docker-test')}",
     "hydra.launcher.pull_policy=never",
     "hydra.launcher.mlflow.enabled=false",
+    "hydra.launcher.admission=sweep",  # several tests run at once
     "hydra.launcher.keep=none",
 ]
 

@@ -77,6 +77,9 @@ ORDER = (
     "_plan",
     "_dry_run",
     "_delivery",
+    # what is promised on an engine, and who gets in next
+    "_capacity",
+    "_admission",
     # track: the store, and how containers reach it; all of that pinned
     "_mlflow_names",
     "_mlflow_patience",
@@ -85,7 +88,6 @@ ORDER = (
     "_clone",
     "_pinning",
     # run
-    "_capacity",
     "_advice",
     "_symptoms",
     "_evidence",

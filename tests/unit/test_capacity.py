@@ -97,7 +97,7 @@ def test_all_gpus():
     """A job with all GPUs runs beside none that has any."""
     capacity = Capacity(HOST, -1, ("A", "B"))
     assert packed(capacity, spec(gpus=ALL), spec(gpus=Gpus(count=1)), spec()) == {
-        0: ALL,
+        0: Gpus(ids=("A", "B")),
         2: NO_GPUS,
     }
     assert packed(Capacity(HOST, -1, ("A", "B")), spec(gpus=Gpus(count=1)), spec(gpus=ALL)) == {
@@ -130,9 +130,10 @@ def test_what_runs_already():
     assert not capacity.fits(spec(cpus=0, gpus=Gpus(count=1)))
 
 
-def test_gpus_that_run_already_and_are_not_known():
-    """Where nobody knows which GPUs it has, no other job gets one."""
+def test_gpus_that_run_already_by_number():
+    """A container that was given a number of GPUs has the engine's first ones."""
     capacity = Capacity(HOST, -1, ("A", "B"))
     capacity.hold(0, spec(gpus=Gpus(count=1)))
+    assert capacity.take(1, spec(gpus=Gpus(count=1))).gpus == Gpus(ids=("B",))
     assert not capacity.fits(spec(gpus=Gpus(count=1)))
     assert capacity.fits(spec())

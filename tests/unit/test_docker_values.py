@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 
 from hydra_plugins.hydra_docker_launcher import _docker_values
-from hydra_plugins.hydra_docker_launcher._engine import Found
+from hydra_plugins.hydra_docker_launcher._capacity import leased
+from hydra_plugins.hydra_docker_launcher._engine import (
+    Boundary,
+    ContainerSpec,
+    Found,
+    Limits,
+    Occupant,
+)
 from hydra_plugins.hydra_docker_launcher._errors import ImageError
+from hydra_plugins.hydra_docker_launcher._option_values import NO_GPUS, Gpus
 
 ENTRY = {
     "Id": "c" * 64,
@@ -80,3 +88,104 @@ def test_replays():
     taken = [line for line in sent if not replays.is_one(line.encode())]
     # The last one is from longer ago than is remembered.
     assert taken == ["1 a", "2 b", "2 c", "5 e", "4 d", "6 f", "1 a"]
+
+
+# ---- what runs -----------------------------------------------------------------------------------
+
+
+def inspected(environment=(), **host):
+    return {
+        "Id": "c",
+        "Name": "/train-0",
+        "Config": {"Labels": {"a": "b"}, "Env": list(environment)},
+        "HostConfig": {"NanoCpus": 0, "Memory": 0, "Runtime": "runc", **host},
+    }
+
+
+@pytest.mark.parametrize(
+    ("host", "cpus"),
+    [
+        ({}, None),
+        ({"NanoCpus": 1_500_000_000}, 1.5),
+        ({"CpuQuota": 50_000}, 0.5),
+        ({"CpuQuota": 400_000, "CpuPeriod": 200_000}, 2.0),
+        ({"CpuQuota": -1}, None),
+        ({"CpusetCpus": "0-2,7"}, 4.0),
+        ({"CpusetCpus": "0-2", "NanoCpus": 1_000_000_000}, 1.0),
+    ],
+)
+def test_cpus_of_what_runs(host, cpus):
+    """However Docker was told, a container has that many CPUs at most."""
+    found = Occupant("c", "train-0", {"a": "b"}, cpus, 7, NO_GPUS)
+    assert _docker_values.occupant(inspected(**host, Memory=7)) == found
+
+
+def test_memory_of_what_runs():
+    """0 is Docker's word for no limit."""
+    assert _docker_values.occupant(inspected()).memory is None
+
+
+@pytest.mark.parametrize(
+    ("host", "variables", "gpus"),
+    [
+        ({"DeviceRequests": [{"DeviceIDs": ["GPU-1"], "Count": 0}]}, (), Gpus(ids=("GPU-1",))),
+        ({"DeviceRequests": [{"DeviceIDs": None, "Count": -1}]}, (), Gpus(all=True)),
+        ({"DeviceRequests": [{"DeviceIDs": None, "Count": 2}]}, (), Gpus(count=2)),
+        ({"DeviceRequests": [{"DeviceIDs": ["nvidia.com/gpu=1"]}]}, (), Gpus(ids=("1",))),
+        ({"DeviceRequests": [{"DeviceIDs": ["nvidia.com/gpu=all"]}]}, (), Gpus(all=True)),
+        ({"Runtime": "nvidia"}, ("NVIDIA_VISIBLE_DEVICES=0,GPU-2",), Gpus(ids=("0", "GPU-2"))),
+        ({"Runtime": "nvidia"}, ("A=B", "NVIDIA_VISIBLE_DEVICES=all"), Gpus(all=True)),
+        ({"Runtime": "nvidia"}, ("NVIDIA_VISIBLE_DEVICES=void",), NO_GPUS),
+        ({"Runtime": "nvidia"}, (), NO_GPUS),
+        ({}, ("NVIDIA_VISIBLE_DEVICES=all",), NO_GPUS),  # an image for CUDA, another runtime
+        (
+            {"Devices": [{"PathOnHost": "/dev/nvidia1"}, {"PathOnHost": "/dev/nvidiactl"}]},
+            (),
+            Gpus(ids=("1",)),
+        ),
+    ],
+)
+def test_gpus_of_what_runs(host, variables, gpus):
+    """By device requests, by NVIDIA's runtime, or by the devices themselves."""
+    assert _docker_values.occupant(inspected(variables, **host)).gpus == gpus
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got", "request_", "visible"),
+    [
+        (
+            Gpus(count=2),
+            Gpus(ids=("GPU-2", "GPU-3")),
+            {"DeviceIDs": ["GPU-2", "GPU-3"]},
+            "GPU-2,GPU-3",
+        ),
+        (Gpus(all=True), Gpus(ids=("GPU-1",)), {"DeviceIDs": ["GPU-1"]}, "GPU-1"),
+        (Gpus(all=True), Gpus(all=True), {"Count": -1}, None),  # nobody knows which there are
+        (NO_GPUS, NO_GPUS, None, None),
+    ],
+)
+def test_leased_gpus_in_the_request(wanted, got, request_, visible):
+    """The engine is asked for the leased GPUs by id, and its runtime is told of no others."""
+    limits = Limits(cpus=1, memory=7, memory_swap=7, shm_size=7, pids=7)
+    spec = ContainerSpec("a", "i", ("python3",), "/", limits, Boundary(user=None), wanted)
+    made = leased(spec, got)
+
+    requests = [] if request_ is None else [{**request_, "Capabilities": [["gpu"]]}]
+    assert _docker_values.host_config(made)["device_requests"] == requests
+    expected = {} if visible is None else {"NVIDIA_VISIBLE_DEVICES": visible}
+    assert _docker_values.fields(made)["environment"] == expected
+    assert _docker_values.fields(made)["labels"] == (
+        {"hydra.docker.gpus": visible or "all"} if wanted else {}
+    )
+
+
+def test_what_an_engine_cannot_limit():
+    """The engine says so of each kind; an engine that says nothing can."""
+    info = {"Architecture": "x86_64", "Name": "box", "ServerVersion": "27", "NCPU": 2}
+    info |= {"MemTotal": 7, "OSType": "linux"}
+    assert _docker_values.host(info, None).cannot_limit == ()
+    flags = {"CpuCfsQuota": False, "MemoryLimit": True, "SwapLimit": False, "PidsLimit": False}
+    more = {"SecurityOptions": ["name=rootless"], "Warnings": ["WARNING: No swap limit support"]}
+    host = _docker_values.host(info | flags | more, None)
+    assert host.cannot_limit == ("cpus", "swap", "pids")
+    assert (host.rootless, host.warnings) == (True, ("WARNING: No swap limit support",))

@@ -63,6 +63,7 @@ EVERY: dict[str, Any] = {
     "detach": True,
     "on_interrupt": "detach",
     "system_metrics": False,
+    "admission": "sweep",
     "commit": "v1.2",
     "dirty": "ignore",
     "snapshot_limit": "1g",
@@ -75,6 +76,7 @@ EVERY: dict[str, Any] = {
     "shm_size": "512m",
     "pids_limit": 100,
     "gpus": [0, "GPU-1"],
+    "gpu_share": True,
     "ulimits": {"nofile": 65536, "core": {"soft": 0, "hard": -1}},
     "user": "1000:1000",
     "cap_add": ["NET_ADMIN"],
@@ -214,6 +216,7 @@ def test_every_option(tmp_path):
             detach=True,
             on_interrupt="detach",
             system_metrics=False,
+            admission="sweep",
             commit="v1.2",
             dirty="ignore",
             snapshot_limit=1024 * MIB,
@@ -242,6 +245,7 @@ def test_every_option(tmp_path):
             shm_size=512 * MIB,
             pids_limit=100,
             gpus=Gpus(ids=("0", "GPU-1")),
+            gpu_share=True,
             ulimits=(Ulimit("nofile", 65536, 65536), Ulimit("core", 0, -1)),
             cap_add=("NET_ADMIN",),
             cap_drop=(),
@@ -279,6 +283,26 @@ def test_every_option(tmp_path):
             log_limit=200 * MIB,
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shm_size": 0}, "hydra.launcher.shm_size=0: must be more than 0"),
+        (
+            {"ulimits": {"nofiles": 7}},
+            "nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack; did you mean nofile?",
+        ),
+        (
+            {"environment": {"NVIDIA_VISIBLE_DEVICES": "all"}},
+            "is the launcher's own: hydra.launcher.gpus says which GPUs a job gets",
+        ),
+        ({"admission": "host"}, "hydra.launcher.admission=host: valid is: engine, sweep"),
+    ],
+)
+def test_what_the_engine_would_not_take_as_it_is_meant(tmp_path, options, message):
+    """A value that the engine would replace or refuse, or that goes behind others' backs."""
+    assert message in refusal(tmp_path, **options)
 
 
 def changes() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -828,6 +852,7 @@ def test_sweep_wide():
         "on_interrupt",
         "system_metrics",
         "redact",
+        "admission",
     )
 
 

@@ -131,9 +131,9 @@ def planned(ground: Ground = GROUND, **options) -> ContainerSpec:
     return _plan.container(ground, JOB, replace(OPTIONS, **options))
 
 
-def refusal(**options) -> str:
+def refusal(ground: Ground = GROUND, **options) -> str:
     with pytest.raises(OptionError) as caught:
-        planned(**options)
+        planned(ground, **options)
     return str(caught.value)
 
 
@@ -244,9 +244,9 @@ def test_owner(user, owner):
 # ---- limits ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n_jobs", "share"), [(1, 32 * GIB), (4, 8 * GIB), (3, 32 * GIB // 3)])
+@pytest.mark.parametrize(("n_jobs", "share"), [(1, 8 * GIB), (4, 8 * GIB), (5, 32 * GIB // 5)])
 def test_share_of_memory(n_jobs, share):
-    """Without a limit each of the jobs that can run at once gets the same; swap is off."""
+    """Without a limit each of the jobs that have CPUs at once gets the same; swap is off."""
     limits = planned(replace(GROUND, n_jobs=n_jobs)).limits
     assert (limits.memory, limits.memory_swap, limits.shm_size) == (share, share, share)
 
@@ -259,10 +259,10 @@ def test_limits_follow_memory():
 
 @pytest.mark.parametrize(
     ("n_jobs", "cpus", "at_once"),
-    [(-1, 1.0, 8), (-1, 3.0, 2), (-1, 0.1, 80), (-1, 8.0, 1), (5, 8.0, 5)],
+    [(-1, 1.0, 8), (-1, 3.0, 2), (-1, 0.1, 80), (-1, 8.0, 1), (5, 8.0, 5), (1, 1.0, 8)],
 )
 def test_jobs_at_once(n_jobs, cpus, at_once):
-    """Memory is shared by n_jobs, or by as many as have CPUs."""
+    """Memory is shared by as many as have CPUs, whoever runs them, or by n_jobs if that is more."""
     assert _plan.jobs_at_once(n_jobs, cpus, HOST) == at_once
 
 
@@ -274,6 +274,72 @@ def test_limits_beyond_the_machine():
     assert refusal(mem_limit=64 * GIB) == (
         "job #2 (lr=0.1): hydra.launcher.mem_limit=64g is more than box has: 32g"
     )
+
+
+@pytest.mark.parametrize("cpus", [0.1, 0.3, 1.0, 1.5, 3.0, 8.0])
+@pytest.mark.parametrize("n_jobs", [-1, 1, 3, 100])
+def test_default_shares_are_no_more_than_the_machine(cpus, n_jobs):
+    """As many as have CPUs (and n_jobs allows) have no more memory than there is, all together."""
+    limits = planned(replace(GROUND, n_jobs=n_jobs), cpus=cpus).limits
+    at_once = int(HOST.cpus / cpus + 1e-9)
+    assert limits.memory * at_once <= HOST.memory
+    assert limits.cpus * at_once <= HOST.cpus + 1e-9
+
+
+CANNOT = {
+    "cpus": ("hydra.launcher.cpus=2", "cannot limit CPUs"),
+    "memory": ("hydra.launcher.mem_limit=null", "cannot limit memory"),
+    "pids": ("hydra.launcher.pids_limit=4096", "cannot limit processes"),
+}
+
+
+@pytest.mark.parametrize("kind", CANNOT)
+def test_limits_that_the_engine_cannot_set(kind):
+    """What the engine would leave out silently is refused, with what to do about it."""
+    option, words = CANNOT[kind]
+    host = replace(HOST, cannot_limit=(kind,), cgroup="2", rootless=True)
+    assert refusal(replace(GROUND, host=host)) == (
+        f"job #2 (lr=0.1): {option}: the engine on box ({host.engine}, cgroup v2) {words}.\n"
+        "It runs without root's rights: that takes cgroup v2, and a cgroup that systemd delegates "
+        "to its user (Delegate=cpu cpuset io memory pids)."
+    )
+    host = replace(HOST, cannot_limit=(kind,), warnings=("WARNING: No CPU cfs quota support",))
+    said = refusal(replace(GROUND, host=host)).partition("\n")[2]
+    assert said.startswith("It says: WARNING: No CPU cfs quota") == (kind == "cpus")
+
+
+def test_swap_that_the_engine_cannot_limit():
+    """Who asks for a limit of swap is refused; by default, containers can swap (and it is told)."""
+    ground = replace(GROUND, host=replace(HOST, cannot_limit=("swap",)))
+    assert planned(ground).limits.memory_swap == -1
+    assert planned(ground, memswap_limit=-1).limits.memory_swap == -1
+    assert "boot its kernel with swapaccount=1" in refusal(ground, memswap_limit=40 * GIB)
+
+
+def test_pids_that_the_engine_cannot_limit():
+    """-1 asks for no limit."""
+    ground = replace(GROUND, host=replace(HOST, cannot_limit=("pids",)))
+    assert planned(ground, pids_limit=-1).limits.pids == -1
+
+
+def test_runtime():
+    """A runtime that the engine has not got is refused before anything starts."""
+    ground = replace(GROUND, host=replace(HOST, runtimes=("nvidia", "runc")))
+    assert planned(ground, runtime="nvidia").boundary.runtime == "nvidia"
+    assert planned(ground, runtime="io.containerd.kata.v2").boundary.runtime is not None
+    assert refusal(ground, runtime="nvida") == (
+        "job #2 (lr=0.1): hydra.launcher.runtime=nvida: box has no such runtime; valid is: nvidia, "
+        "runc"
+    )
+
+
+def test_no_gpus_by_an_image():
+    """Where NVIDIA's runtime starts all containers, one without GPUs sees none."""
+    ground = replace(GROUND, host=replace(HOST, default_runtime="nvidia"))
+    assert dict(planned(ground).environment)["NVIDIA_VISIBLE_DEVICES"] == "void"
+    given = planned(ground, gpus=Gpus(count=1))
+    assert "NVIDIA_VISIBLE_DEVICES" not in dict(given.environment)
+    assert "NVIDIA_VISIBLE_DEVICES" not in dict(planned().environment)
 
 
 def test_swap_below_memory():

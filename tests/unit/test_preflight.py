@@ -326,3 +326,21 @@ def test_user_that_cannot_write():
     )
     with pytest.raises(OptionError, match=r"cap_add=\[DAC_OVERRIDE\]\.$"):
         check_user(facts(uid=0), 1000, ())
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (("2",), "the engine's machine has no GPU 2; valid is: 0 to 1, or GPU-1, GPU-2"),
+        (("GPU-9",), "the engine's machine has no GPU GPU-9; valid is: 0 to 1, or GPU-1, GPU-2"),
+        (("0", "GPU-1"), "GPU-1 is there twice"),
+    ],
+)
+def test_gpus_that_there_are_not(ids, message):
+    """Ids, or numbers, of GPUs are those of the machine."""
+    facts = Facts("python3", "3.11", "1.3", "2.3", 0, 0, (), gpus=("GPU-1", "GPU-2"))
+    check_gpus(facts, Gpus(ids=("0", "GPU-2")))
+    check_gpus(facts, Gpus(ids=("MIG-1",)))
+    with pytest.raises(OptionError) as caught:
+        check_gpus(facts, Gpus(ids=ids))
+    assert str(caught.value) == f"hydra.launcher.gpus: {message}"

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 from fakes import GIB, HOST, PATIENCE, FakeEngine, Play
 
-from hydra_plugins.hydra_docker_launcher import _attempt, _running, _watching
+from hydra_plugins.hydra_docker_launcher import _admission, _attempt, _running, _watching
 from hydra_plugins.hydra_docker_launcher._capacity import Capacity
 from hydra_plugins.hydra_docker_launcher._engine import (
     Boundary,
     ContainerSpec,
     Limits,
     Mount,
+    Occupant,
     Sample,
 )
 from hydra_plugins.hydra_docker_launcher._errors import (
@@ -1436,3 +1437,109 @@ def test_nothing_is_measured(sweep):
     with meanwhile(look):
         sweep.run(sweep.job(0), system_metrics=False)
     assert sweep.engine.made["container-0"].measured == 0
+
+
+# ---- with an eye on the whole engine -------------------------------------------------------------
+
+
+@pytest.fixture
+def admitted(sweep, monkeypatch):
+    """Jobs start when the engine has room for them, whoever uses the rest."""
+    monkeypatch.setattr(_admission, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(_admission, "LONGEST_PAUSE", 0.01)
+
+    def run(*jobs, n_jobs=-1, gpus=(), **options):
+        capacity = Capacity(HOST, n_jobs, gpus, engine_wide=True)
+        outcomes = sweep.run(*jobs, capacity=capacity, **options)
+        assert sweep.engine.noted == {}, "a ticket is left"
+        return outcomes
+
+    return run
+
+
+def of_others(cpus):
+    return Occupant("other", "other", {}, float(cpus), GIB)
+
+
+def test_waits_for_others(sweep, admitted):
+    """A job starts when what others run leaves room for it, and no sooner."""
+    sweep.engine.others = (of_others(HOST.cpus),)
+
+    def end_the_other():
+        sweep.engine.wait_for(lambda: len(sweep.engine.noted) == 1)
+        assert sweep.engine.calls == []
+        sweep.engine.others = ()
+
+    with meanwhile(end_the_other):
+        assert admitted(sweep.job(0), sweep.job(1)) == [COMPLETED, COMPLETED]
+
+
+def test_n_jobs_is_no_leave_to_use_more(sweep, admitted):
+    """n_jobs is how many run at once at most: CPUs and memory are not promised twice for it."""
+    admitted(*[sweep.job(number, cpus=2.0) for number in range(5)], n_jobs=5)
+    assert sweep.engine.most_at_once == 2
+
+
+def test_gpus_of_each_attempt(sweep, admitted):
+    """The container is made with the GPUs of its lease, which the ticket of no other job has."""
+    sweep.plays(j0=(Play(exit_code=3, result=None), Play()))
+    admitted(sweep.job(0, gpus=Gpus(count=1), error=1), gpus=("A", "B"))
+    for container in sweep.engine.made.values():
+        assert container.spec.gpus == Gpus(ids=("A",))
+        assert dict(container.spec.labels)["hydra.docker.gpus"] == "A"
+        assert dict(container.spec.environment)["NVIDIA_VISIBLE_DEVICES"] == "A"
+
+
+def test_gpus_of_a_job_that_is_taken_up(sweep, admitted):
+    """It holds the GPUs that it has; the next job gets others."""
+    running = replace(sweep.running_job(0, gpus=Gpus(count=1)), gpus=("A",))
+    sweep.engine.made["found-0"].spec = replace(running.spec, gpus=Gpus(ids=("A",)))
+    sweep.plays(j0=WAITS)
+    sweep.engine.made["found-0"].play = WAITS
+    sweep.engine.made["found-0"].end.clear()
+
+    def end_it():
+        sweep.engine.wait_for(lambda: 1 in sweep.notes.ends)
+        sweep.engine.release(0)
+
+    with meanwhile(end_it):
+        admitted(running, sweep.job(1, gpus=Gpus(count=1)), gpus=("A", "B"))
+    assert sweep.engine.specs[1].gpus == Gpus(ids=("B",))
+
+
+def test_an_engine_that_cannot_tell(sweep, admitted):
+    """Without tickets nobody knows what others start: the job does not start."""
+    sweep.engine.ticket_error = "volumes are forbidden here"
+    (outcome,) = admitted(sweep.job(0))
+    assert outcome == Outcome(End.NOT_STARTED, "volumes are forbidden here")
+    assert sweep.engine.calls == []
+
+
+def test_a_lost_place(sweep, admitted):
+    """Where its ticket was removed before its container ran, a job waits once more."""
+    lost = []
+
+    def lose():
+        if not lost and ("started", 0) in sweep.notes.order:
+            lost.append(True)
+            sweep.engine.noted.clear()
+        sweep.engine.look_again()
+
+    sweep.notes.changed = lose
+    assert admitted(sweep.job(0)) == [COMPLETED]
+    assert [call[0] for call in sweep.engine.calls].count("create") == 2
+    assert [call[0] for call in sweep.engine.calls].count("start") == 1
+
+
+def test_ctrl_c_while_it_waits(sweep, admitted):
+    """Who gives up waits for nothing any more."""
+    sweep.engine.others = (of_others(HOST.cpus),)
+
+    def press():
+        sweep.engine.wait_for(lambda: len(sweep.engine.noted) == 1)
+        interrupt()
+
+    with meanwhile(press), pytest.raises(KeyboardInterrupt):
+        admitted(sweep.job(0))
+    assert sweep.engine.noted == {}
+    assert sweep.notes.ends[0][0].end is End.STOPPED
