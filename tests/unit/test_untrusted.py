@@ -118,13 +118,16 @@ def test_files_that_are_links(paths, secret):
 
 
 def test_secrets_that_are_elsewhere(paths, secret, caplog):
-    """A link in the place of the folder of secrets is not followed to what would be removed."""
+    """A link in the place of the folder of secrets is not followed; the next attempt replaces it."""
     paths.private.mkdir()
     paths.secrets.symlink_to(secret)
+    there = sorted(secret.iterdir())
     _job_files.remove_private(paths, mounted=False)
     assert "Cannot remove the secrets" in caplog.text
-    with pytest.raises(DockerLauncherError):
-        _job_files.write(paths, "a: 1\n", b"job", None, (("key", b"s"),))
+    _job_files.write(paths, "a: 1\n", b"job", None, (("key", b"s"),))
+    assert not paths.secrets.is_symlink()
+    assert (paths.secrets / "key").read_bytes() == b"s"
+    assert sorted(secret.iterdir()) == there
 
 
 def test_owner(paths, secret, monkeypatch):
