@@ -118,7 +118,7 @@ def test_files_that_are_links(paths, secret):
 
 
 def test_secrets_that_are_elsewhere(paths, secret, caplog):
-    """A link in the place of the folder of secrets is not followed; the next attempt replaces it."""
+    """A link in the place of the folder of secrets is not followed, but replaced."""
     paths.private.mkdir()
     paths.secrets.symlink_to(secret)
     there = sorted(secret.iterdir())
