@@ -14,7 +14,7 @@ from typing import Any
 import docker
 import pytest
 from git_repository import everything
-from sweep_command import Command, MakeRepository, Repository
+from sweep_command import Command, MakeRepository, Repository, wait_for
 
 from hydra_plugins.hydra_docker_launcher import _cli
 from hydra_plugins.hydra_docker_launcher._docker_engine import DockerEngine
@@ -85,6 +85,13 @@ def there(repository: Repository) -> tuple[list[str], list[str]]:
     return sorted(c["Names"][0].lstrip("/") for c in repository.containers()), sorted(names)
 
 
+def outcome(command: Command, job: int) -> str | None:
+    found: str | None = json.loads((command.folder / "sweep.json").read_text())["jobs"][job][
+        "outcome"
+    ]
+    return found
+
+
 @pytest.fixture
 def case(make_repository: MakeRepository, hydra_image: str, api: docker.APIClient, gc: Gc) -> Case:
     options = {"build.network": "none", "network_mode": "none", "n_jobs": "2"}
@@ -96,6 +103,7 @@ def case(make_repository: MakeRepository, hydra_image: str, api: docker.APIClien
     repository.write("Dockerfile", dockerfile)
     command = repository.start("how=raise_builtin,wait_for_stop")
     command.wait_for_line(1, "waiting")
+    wait_for(lambda: outcome(command, 0), "job #0 has ended")
     names = (api.inspect_container(command.container(n))["Name"].lstrip("/") for n in (0, 1))
     _, images = there(repository)
     assert [name.partition(":")[0] for name in images] == [
