@@ -156,10 +156,13 @@ def _guards(job: Job, files: tuple[_OwnFile, ...]) -> tuple[Mount, ...]:
     and follows links, as root. A job could rename a source in its output folder and put a link
     there; it cannot rename or remove a mount point.
     """
-    private = Mount(str(job.paths.private), str(JobPaths(job.output_dir).private))
-    # What is in the folder of secrets is guarded with it.
-    guarded = (file for file in files if file[0].parent == job.paths.private)
-    return (private, *map(_guard, guarded))
+    paths, inside = job.paths, JobPaths(job.output_dir)
+    # What is in the folder of secrets is guarded with it. What is written down of a config takes
+    # the place of the one with secrets in the end.
+    guarded = [file for file in files if file[0].parent == paths.private]
+    if job.withheld.config is not None:
+        guarded.append((paths.config, _paths.CONFIG, PurePosixPath(inside.config)))
+    return (Mount(str(paths.private), str(inside.private)), *map(_guard, guarded))
 
 
 def _guard(file: _OwnFile) -> Mount:

@@ -18,7 +18,8 @@ from typing import Any
 
 HIDDEN = "<hidden>"
 #: Keys of the config below which there are names with values.
-VARIABLES = ("hydra.launcher.environment", "hydra.launcher.build.args", "hydra.job.env_set")
+JOB_VARIABLES = "hydra.job.env_set"
+VARIABLES = ("hydra.launcher.environment", "hydra.launcher.build.args", JOB_VARIABLES)
 _SECRET_NAME = re.compile(
     r"(?i)(token(?!i[sz])|secret|passw|passphrase|credential|api_?key|access_?key|private_?key"
     r"|auth(?!or))"
@@ -75,8 +76,11 @@ class Rules:
 
     def override(self, text: str) -> str:
         """Return an override (or any word of a command line) as it may be written down."""
-        shown = shown_override(text)
         key, equals, value = text.partition("=")
+        place, _, variable = key.lstrip("+~").rpartition(".")
+        if place == JOB_VARIABLES and not self.is_secret_variable(variable, value):
+            return text  # as Hydra writes it down
+        shown = shown_override(text)
         if shown != text or not equals:
             return shown
         name = key.lstrip("+~").partition("@")[0].replace("/", ".")

@@ -285,7 +285,7 @@ def test_job_document(study: Study, tmp_path: Path) -> None:
     assert {"format": 1, **ledger} == sweep
     assert (job["number"], job["overrides"]) == (1, row["overrides"])
     assert job["options"] == sweep["options"]
-    assert job["options"]["environment"] == {"TOKEN": None}
+    assert job["options"]["environment"] == {"TOKEN": "${oc.env:TOKEN}"}
     assert job["hydra"]["runtime"]["output_dir"] == row["output_dir"] == job["output_dir"]
     assert "s3cret" not in json.dumps([document, job, study.finished.ledger])
     assert sweep["task"]["target"] == "app.py"

@@ -20,11 +20,9 @@ UNKNOWN_OPTIONS = {
     "hydra/launcher=docker. Did you mean build.dockerfile?\nValid are: build.context,",
     "mlflow.experiment=x": "hydra.launcher.mlflow.experiment is not an option of "
     "hydra/launcher=docker. Did you mean mlflow.experiment_name?",
-    # Their turn is later: refused, not accepted and ignored.
     "retries.ooom=1": "hydra.launcher.retries.ooom is not an option of hydra/launcher=docker. "
     "Did you mean retries.oom?",
     "on_interrupt=leave": "hydra.launcher.on_interrupt=leave: valid is: stop, detach",
-    "redact=[a]": "hydra.launcher.redact is not an option of",
     "dirty=snap": "hydra.launcher.dirty=snap: valid is: error, snapshot, ignore",
     "delivery=clones": "hydra.launcher.delivery=clones: valid is: copy, clone, image",
     "pull_policy=nevr": "hydra.launcher.pull_policy=nevr: valid is: always, missing, never; "

@@ -228,8 +228,11 @@ class PrivateEngine:
 
     def _note_shim_sockets(self) -> None:
         """Shims put their sockets into a folder of the machine's, and say so in a file."""
-        for file in self.exec_root.rglob("address"):
+        for folder, _, names in os.walk(self.exec_root):  # which may go as it is walked
+            if "address" not in names:
+                continue
             with suppress(OSError):
+                file = Path(folder, "address")
                 path = Path(file.read_text().strip().removeprefix("unix://"))
                 if path.parent == SHIM_SOCKETS:
                     self._shim_sockets.add(path)
