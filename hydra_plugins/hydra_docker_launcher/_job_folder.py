@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 from . import _untrusted
 from ._paths import PRIVATE, JobPaths
 from ._untrusted import Folder
+
+#: How ``Folder.write`` calls a file that is not whole yet.
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}")
 
 log = logging.getLogger("hydra_docker_launcher")
 
@@ -27,7 +31,15 @@ def opened(paths: JobPaths, owner: tuple[int, int] | None = None) -> Iterator[Fo
     ):
         output.give(owner)
         private.give(owner)
+        _remove_partial(private)
         yield private
+
+
+def _remove_partial(private: Folder) -> None:
+    """Remove what a process that was killed as it wrote has left."""
+    for name in private.names():
+        if _PARTIAL.fullmatch(name):
+            private.remove(name)
 
 
 def remove_secrets(paths: JobPaths) -> None:
@@ -37,6 +49,8 @@ def remove_secrets(paths: JobPaths) -> None:
     """
     config = paths.secret_config.name
     try:
+        with closing(Folder.at(paths.output, PRIVATE)) as private:
+            _remove_partial(private)
         with (
             closing(Folder.at(paths.output, PRIVATE)) as private,
             closing(private.inner(paths.secrets.name)) as folder,

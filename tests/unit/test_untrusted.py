@@ -524,3 +524,18 @@ def test_what_is_allowed(paths):
 def test_size(tmp_path):
     """A file that is not there has none."""
     assert _untrusted.size(tmp_path / "none", 1) is None
+
+
+def test_file_that_was_not_written_to_its_end(paths):
+    """What a launcher that was killed as it wrote has left goes, and nothing else."""
+    paths.private.mkdir()
+    partial = paths.private / ".container.json.0123456789abcdef"
+    for remove in (
+        lambda: _job_files.remove_private(paths, mounted=True),
+        lambda: _job_files.write(paths, "a: 1\n", b"job", None),
+    ):
+        partial.write_text("{")
+        (paths.private / ".own").write_text("")
+        remove()
+        assert not partial.exists()
+        assert (paths.private / ".own").exists()
