@@ -115,9 +115,9 @@ def test_launch_folder_in_such_a_folder():
 
 def test_home_that_the_user_names():
     """HOME may be another one."""
-    rules = Rules(a_spec(environment=(("HOME", "/work/me"),)), WORK)
-    assert rules.leave_out("/work/me/.cache/x")
-    assert not rules.leave_out("/work/me/cache/x")
+    rules = Rules(a_spec(environment=(("HOME", "/srv/me"),)), WORK)
+    assert rules.leave_out("/srv/me/.cache/x")
+    assert not rules.leave_out("/srv/me/cache/x")
 
 
 def test_clone():
