@@ -76,6 +76,8 @@ class Play:
     transient: bool = True
     #: The engine does not answer this often while its output is followed.
     outages: int = 0
+    #: The engine goes away for good, as its output is followed.
+    away: bool = False
     #: It is removed by hand while it runs.
     vanishes: bool = False
     #: A restart policy starts it again this often; ``result`` is written in the last run.
@@ -377,7 +379,7 @@ class FakeEngine:
 
     def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
         found = self.made[container]
-        if found.outages:
+        if found.play.away or found.outages:
             found.outages -= 1
             raise EngineError("connection refused", transient=True, answered=False)
         first = found.play.lines
@@ -401,6 +403,8 @@ class FakeEngine:
         found = self.made.get(container)
         if found is None or found.removed or found.play.vanishes:
             return None
+        if found.play.away:
+            raise EngineError("connection refused", transient=True, answered=False)
         return ContainerState(
             running=found.started and not found.over,
             exit_code=found.exit_code,

@@ -75,14 +75,14 @@ class Ledger:
             self._jobs.setdefault(number, {"job": number}).update(values)
             self._write()
 
-    def replace(self, number: int, **values: Any) -> None:
-        """Begin the row of job ``number`` anew and write the file."""
+    def begin(self, rows: Mapping[int, Mapping[str, Any]]) -> None:
+        """Begin the rows of jobs anew, by their numbers, and write the file once."""
         with self._lock:
-            self._jobs[number] = {"job": number, **values}
+            self._jobs.update({number: {"job": number, **row} for number, row in rows.items()})
             self._write()
 
     def note(self, **values: Any) -> None:
-        """Set values that hold for the whole sweep; the next ``update`` writes them."""
+        """Set values that hold for the whole sweep; the next change of a row writes them."""
         with self._lock:
             self._head.update(values)
 

@@ -107,28 +107,15 @@ class SweepRecorder:
         if self._closed:
             self._runs.reopen()
             self._closed = False
+        rows = {}
         for job in jobs:
             log.info("\t#%d : %s", job.number, " ".join(job.job.overrides))
             self._jobs[job.number] = job
             self._folder.save_job(job)
-            self._plan_row(job, [data.index(dict(item)) for item in job.data])
-
-    def _plan_row(self, job: SavedJob, data: list[int]) -> None:
-        row = self._ledger.row(job.number)
-        if row and row["outcome"] is None:
-            return  # it was planned already, by a process before this one
-        attempts = [*row.get("attempts", ()), *([_as_attempt(row)] if row.get("attempt") else ())]
-        self._ledger.replace(
-            job.number,
-            overrides=list(job.job.overrides),
-            output_dir=str(job.job.paths.output),
-            identity=job.identity.as_json(),
-            **({"data": data} if data else {}),
-            outcome=None,
-            **({"options": dict(job.options)} if job.options else {}),
-            **({"run_id": row["run_id"]} if row.get("run_id") else {}),
-            **({"attempts": attempts} if attempts else {}),
-        )
+            row = self._ledger.row(job.number)
+            if not row or row["outcome"] is not None:  # else a process before this one planned it
+                rows[job.number] = _row(job, row, [data.index(dict(item)) for item in job.data])
+        self._ledger.begin(rows)
 
     def settle(self, job: SavedJob, outcome: Outcome) -> None:
         """Record the rest of an end that stands in the ledger already; forget the job then."""
@@ -426,6 +413,22 @@ def _end(outcome: Outcome, used: Used | None) -> dict[str, Any]:
         "ended": _now(),
         **({"used": used.as_json()} if used else {}),
         **({"stray": outcome.stray.as_json()} if outcome.stray else {}),
+    }
+
+
+def _row(job: SavedJob, before: Mapping[str, Any], data: list[int]) -> dict[str, Any]:
+    """Return the row of a job that is planned. ``before`` is how it has ended, if it has."""
+    last = [_as_attempt(before)] if before.get("attempt") else []
+    attempts = [*before.get("attempts", ()), *last]
+    return {
+        "overrides": list(job.job.overrides),
+        "output_dir": str(job.job.paths.output),
+        "identity": job.identity.as_json(),
+        **({"data": data} if data else {}),
+        "outcome": None,
+        **({"options": dict(job.options)} if job.options else {}),
+        **({"run_id": before["run_id"]} if before.get("run_id") else {}),
+        **({"attempts": attempts} if attempts else {}),
     }
 
 

@@ -363,12 +363,14 @@ class Watch:
                 if self._spec.restart.name in FINAL_POLICIES and self._has_ended():
                     return self._stop_restarting(container)
             except EngineError:
-                failures += 1
-                if failures > ENGINE_RETRIES:
-                    state = state if over else self._engine.state(container)
-                    if state is not None and state.running:
-                        raise
-                    return state  # though some of its output may be missing
+                if over:
+                    failures += 1
+                    if failures > ENGINE_RETRIES:
+                        return state  # though some of its output may be missing
+                else:  # an engine that is away is waited for
+                    failures = min(failures + 1, ENGINE_RETRIES)
+                    state = self._engine.state(container)
+                    over = state is None or not state.running
                 time.sleep(ENGINE_BACKOFF * 2 ** (failures - 1))
             else:
                 time.sleep(POLL)

@@ -479,12 +479,19 @@ def test_engine_that_pauses(sweep):
 
 def test_engine_that_is_gone(sweep):
     """After some tries the job is lost; the others are tried."""
-    sweep.plays(j0=Play(outages=6))
+    sweep.plays(j0=Play(away=True))
 
     assert sweep.run(sweep.job(0), sweep.job(1)) == [
         Outcome(End.LOST, "the engine has stopped to answer: connection refused"),
         COMPLETED,
     ]
+
+
+def test_output_that_comes_late(sweep):
+    """As long as the engine says that it runs, a container is not lost, and no line of it is."""
+    sweep.plays(j0=Play(lines=("hello",), outages=20))
+    assert sweep.run(sweep.job(0)) == [COMPLETED]
+    assert sweep.notes.lines == [(0, "hello")]
 
 
 def test_output_that_cannot_be_read(sweep):
@@ -783,7 +790,7 @@ RAISED = "raised ValueError: no"
         (Play(create_error="no"), "infra", End.NOT_STARTED, "could not start"),
         (Play(start_error="no"), "infra", End.NOT_STARTED, "could not start"),
         (Play(vanishes=True), "infra", End.LOST, "lost"),
-        (Play(outages=6), "infra", End.LOST, "lost"),
+        (Play(away=True), "infra", End.LOST, "lost"),
         (Play(waits=True), "timeout", End.TIMED_OUT, "timed out"),
     ],
 )
@@ -1023,7 +1030,7 @@ def test_attempt_that_could_not_be_recorded(sweep, caplog):
 
 def test_never_two_containers_of_a_job(sweep):
     """A container that could not be removed is removed before there is another one."""
-    sweep.plays(j0=(Play(outages=6), Play()))
+    sweep.plays(j0=(Play(away=True), Play()))
     remove = sweep.engine.remove
     failures = iter([True, True])
 
