@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import secrets
 import threading
 import time
@@ -31,6 +32,7 @@ from . import _capacity
 from ._capacity import Machine, Promise, Room
 from ._engine import ContainerSpec, Engine, Occupant, Ticket
 from ._errors import EngineError
+from ._interrupt import held_back
 from ._option_values import Gpus
 from ._options import LABEL_PREFIX
 from ._units import show_size
@@ -281,7 +283,10 @@ class Admission:
         self._wake = wake
         self._process = this_process()
         self._behind: float | None = None
-        self._changed = threading.Condition()
+        # Ctrl-C may come at any step of the main thread. To take a Lock, and to be bound to give it
+        # back, is one step; with a Condition's own lock it is several, and the lock might stay.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         #: What the sweep asks for, and what came of it: GPUs, or why it cannot be told.
         self._wish: Request | None = None
         self._answer: tuple[Request, ContainerSpec | EngineError] | None = None
@@ -300,39 +305,40 @@ class Admission:
 
     def ask(self, request: Request) -> None:
         """Ask for a job, as long as nothing else is asked for."""
-        with self._changed:
+        with self._lock:
             if self._wish is None:
                 self._wish = request
                 self._changed.notify_all()
-            if self._thread is None:
+        if self._thread is None:
+            with held_back():
                 self._thread = threading.Thread(target=self._run, name="admission", daemon=True)
                 self._thread.start()
 
     def answer(self) -> tuple[Request, ContainerSpec | EngineError] | None:
         """Return what came of the request: the container to start, or why that cannot be known."""
-        with self._changed:
+        with self._lock:
             return self._answer
 
     def taken(self) -> None:
         """Say that the answer was taken; the next job can be asked for."""
-        with self._changed:
+        with self._lock:
             self._wish = self._answer = None
 
     def over(self, key: tuple[int, int]) -> None:
         """Say that a job's container runs, or never will: its ticket has done its work."""
-        with self._changed:
+        with self._lock:
             self._over.append(key)
             self._changed.notify_all()
 
     def poke(self) -> None:
         """Say that something has ended: there may be room now."""
-        with self._changed:
+        with self._lock:
             self._poked = True
             self._changed.notify_all()
 
     def withdraw(self) -> None:
         """Ask for nothing any more; what was admitted and not taken is given back."""
-        with self._changed:
+        with self._lock:
             wish, self._wish, self._answer = self._wish, None, None
             if wish is not None:
                 self._over.append(wish.key)
@@ -341,7 +347,7 @@ class Admission:
     def stop(self) -> None:
         """Take back all tickets, and end."""
         self.withdraw()
-        with self._changed:
+        with self._lock:
             self._stopped = True
             self._changed.notify_all()
         if self._thread is not None:
@@ -362,7 +368,7 @@ class Admission:
     def _run(self) -> None:
         pause = 0.0
         while True:
-            with self._changed:
+            with self._lock:
                 if not (self._poked or self._over or self._stopped):
                     wanted = self._wish is not None and self._answer is None
                     self._changed.wait(pause if wanted else BEAT / 2 if self._tickets else None)
@@ -385,7 +391,7 @@ class Admission:
                     self._give(wish, error)
 
     def _give(self, wish: Request, answer: ContainerSpec | EngineError) -> None:
-        with self._changed:
+        with self._lock:
             if self._wish is wish:
                 self._answer = wish, answer
         self._wake()
@@ -498,12 +504,13 @@ def held(engine: Engine, machine: Machine, spec: ContainerSpec) -> Iterator[None
 
     While the container runs, it is counted twice. Raises ``EngineError``.
     """
-    woken = threading.Event()
-    admission = Admission(engine, machine, woken.set)
+    woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+    admission = Admission(engine, machine, lambda: woken.put(None))
     try:
         admission.ask(Request((-1, 1), "The look into the image", spec))
         while (answer := admission.answer()) is None:
-            woken.wait(LONGEST_PAUSE)
+            with suppress(queue.Empty):
+                woken.get(timeout=LONGEST_PAUSE)
         if isinstance(answer[1], EngineError):
             raise answer[1]
         yield

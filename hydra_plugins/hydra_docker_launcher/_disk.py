@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ class DiskWatch:
         self._folder = folder
         self._stat = stat
         self._told = False
-        self._closed = threading.Event()
+        self._closed: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -37,20 +38,24 @@ class DiskWatch:
             return
         self._look()
         if not self._told:
-            self._closed.clear()
             self._thread = threading.Thread(target=self._watch, name="disk", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
         """May be called twice."""
         if self._thread is not None:
-            self._closed.set()
+            self._closed.put(None)
             self._thread.join()
             self._thread = None
 
     def _watch(self) -> None:
-        while not self._closed.wait(PAUSE) and not self._told:
-            self._look()
+        while not self._told:
+            try:
+                self._closed.get(timeout=PAUSE)
+            except queue.Empty:
+                self._look()
+            else:
+                return
 
     def _look(self) -> None:
         if self._told:

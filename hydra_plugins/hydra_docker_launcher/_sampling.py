@@ -54,7 +54,9 @@ class Sampler:
         self._running = False
         self._closed = False
         self._told = False
-        self._changed = threading.Condition()
+        # Of a lock that Ctrl-C cannot leave taken, unlike a Condition's own.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def add(
         self, job: RunnableJob, container: str, spec: ContainerSpec, started: float | None
@@ -62,7 +64,7 @@ class Sampler:
         """Begin to measure; ``started`` in seconds since the epoch, None: now."""
         now = time.time()
         started = now if started is None else min(started, now)
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             pause = self._pause(now - started)
@@ -75,13 +77,13 @@ class Sampler:
 
     def remove(self, number: int) -> None:
         """Measure the container of a job no more; once more is no error."""
-        with self._changed:
+        with self._lock:
             self._jobs.pop(number, None)
             self._changed.notify_all()
 
     def close(self) -> None:
         """Measure nothing any more."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._jobs.clear()
             self._changed.notify_all()
@@ -89,7 +91,7 @@ class Sampler:
     def _run(self) -> None:
         awake = False
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._jobs:
                     self._running = False
                     return
@@ -106,7 +108,7 @@ class Sampler:
         begin = time.thread_time()
         try:
             sample = self._engine.measure(it.container, it.spec)
-            with self._changed:
+            with self._lock:
                 still = self._jobs.get(it.job.number) is it
             if sample is not None and still:
                 self._take(it.job, it.container, it.started, sample)
@@ -117,7 +119,7 @@ class Sampler:
                 log.warning("What jobs use cannot be measured: %r", error)
             self._told = True
         cost = BOTH * (time.thread_time() - begin)
-        with self._changed:
+        with self._lock:
             self._cost = self._cost + SMOOTHING * (cost - self._cost) if self._cost else cost
             it.pause = self._pause(time.time() - it.started)
             it.due = time.monotonic() + it.pause

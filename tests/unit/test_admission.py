@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -469,3 +471,32 @@ def test_words():
     )
     many = [replace(others[1], holder=f"{n}") for n in range(6)]
     assert _admission.describe(MACHINE, many, ("CPUs",)).endswith("3 (1) and 2 more")
+
+
+def test_ctrl_c_at_any_step_leaves_the_lock_free(engine):
+    """A signal that comes while the main thread asks does not keep the other threads out."""
+    asked = Admission(engine, MACHINE, lambda: None)
+
+    def press(_number, _frame):
+        raise KeyboardInterrupt
+
+    def is_free():
+        free = []
+        thread = threading.Thread(
+            target=lambda: free.append(asked._changed.acquire(blocking=False))
+        )
+        thread.start()
+        thread.join(PATIENCE)
+        return free == [True]
+
+    before = signal.signal(signal.SIGALRM, press)
+    try:
+        for number in range(300):
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 5e-5 + number * 5e-7)
+                while True:
+                    asked.answer()
+            assert is_free()
+            asked._changed.release()
+    finally:
+        signal.signal(signal.SIGALRM, before)

@@ -1483,7 +1483,15 @@ def test_waits_for_others(sweep, admitted):
 
 def test_n_jobs_is_no_leave_to_use_more(sweep, admitted):
     """n_jobs is how many run at once at most: CPUs and memory are not promised twice for it."""
-    admitted(*[sweep.job(number, cpus=2.0) for number in range(5)], n_jobs=5)
+    sweep.plays(j0=WAITS, j1=WAITS)
+
+    def end_the_first_two():
+        sweep.engine.wait_for(lambda: sweep.engine.running == {0, 1})
+        sweep.engine.release(0)
+        sweep.engine.release(1)
+
+    with meanwhile(end_the_first_two):
+        admitted(*[sweep.job(number, cpus=2.0) for number in range(5)], n_jobs=5)
     assert sweep.engine.most_at_once == 2
 
 
