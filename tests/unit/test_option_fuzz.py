@@ -29,6 +29,8 @@ settings.register_profile(
     max_examples=120,
     suppress_health_check=list(HealthCheck),
 )
+# To trace these takes longer than they do; test_options.py covers the same lines.
+pytestmark = pytest.mark.no_cover
 SAME = settings.get_profile("same examples in every run")
 
 DEFAULTS: Any = OmegaConf.to_container(config._open_schema(), resolve=True)
