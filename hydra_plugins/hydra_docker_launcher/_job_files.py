@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from hydra import version
 from hydra.core.utils import JobRuntime
 
-from . import _compose, _job_folder, _paths
+from . import _by_value, _compose, _job_folder, _paths
 from ._compose import ComposedJob
 from ._errors import DockerLauncherError
 from ._paths import JobPaths
@@ -26,9 +26,7 @@ def content(job: ComposedJob, task: Task, restart: str) -> bytes:
     The config is bytes in bytes: its types may be defined in the script, which must run first.
     """
     if task.kind == "value":
-        import cloudpickle
-
-        config = _compose.serialize_config(job, cloudpickle.CloudPickler)
+        config = _compose.serialize_config(job, _by_value.pickler())
     else:
         config = _compose.serialize_config(job)
     return pickle.dumps(

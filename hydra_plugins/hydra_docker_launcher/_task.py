@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from types import FrameType
 from typing import Any
 
+from . import _by_value
 from ._errors import TaskError
 
 
@@ -141,9 +142,7 @@ def _importable_name(task_function: Callable[[Any], Any]) -> str | None:
 
 def _serialize(task_function: Callable[[Any], Any]) -> bytes:
     try:
-        import cloudpickle
-
-        return bytes(cloudpickle.dumps(task_function))
+        return _by_value.dumps(task_function)
     except Exception as error:
         raise TaskError(
             f"The task function {_name(task_function)} is in no script and cannot be imported, and "

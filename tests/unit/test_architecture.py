@@ -62,6 +62,7 @@ ORDER = (
     "_frozen",
     "_composed",
     "_compose",
+    "_by_value",
     "_task",
     "_multirun",
     # data: what volumes hold, and what the commit says of it

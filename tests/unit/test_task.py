@@ -180,13 +180,15 @@ def test_import_path_of_an_editable_install(monkeypatch, tmp_path):
 
 
 def test_function_by_value():
-    """A closure or a lambda has no import path: it is serialized."""
+    """A closure or a lambda has no import path: it is serialized, and tracebacks name its file."""
     offset = 2
 
     task = describe(lambda x: x + offset, None, ROOT)
 
     assert (task.kind, task.target) == ("value", "test_function_by_value.<locals>.<lambda>")
-    assert pickle.loads(task.function)(3) == 5
+    function = pickle.loads(task.function)
+    assert function(3) == 5
+    assert function.__code__.co_filename == __file__
 
 
 def test_function_that_was_replaced(monkeypatch):
