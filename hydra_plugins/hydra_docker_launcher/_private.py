@@ -158,11 +158,21 @@ def _deciding(globs: tuple[str, ...], key: str) -> str | None:
     """Return the last glob that matches a key, or what it is below of."""
     parts = key.split(".")
     above = [".".join(parts[: length + 1]) for length in range(len(parts))]
-    for glob in reversed(globs):
-        pattern = glob.lower().removeprefix("!")
-        if any(fnmatch.fnmatchcase(name, pattern) for name in above):
+    above = [name for name in above if _any_of(globs).match(name)]
+    for glob in reversed(globs) if above else ():
+        if any(fnmatch.fnmatchcase(name, _pattern(glob)) for name in above):
             return glob
     return None
+
+
+def _pattern(glob: str) -> str:
+    return glob.lower().removeprefix("!")
+
+
+@lru_cache(maxsize=16)
+def _any_of(globs: tuple[str, ...]) -> re.Pattern[str]:
+    """Return what most keys do not match, in one look: no glob is theirs."""
+    return re.compile("|".join(fnmatch.translate(_pattern(glob)) for glob in globs) or r"(?!)")
 
 
 def without_credentials(text: str) -> str:
