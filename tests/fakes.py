@@ -37,6 +37,8 @@ from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError,
 from hydra_plugins.hydra_docker_launcher._job import Job
 from hydra_plugins.hydra_docker_launcher._option_values import Volume
 from hydra_plugins.hydra_docker_launcher._options import JobOptions, Mlflow, parse
+from hydra_plugins.hydra_docker_launcher._private import NO_GLOBS
+from hydra_plugins.hydra_docker_launcher._redaction import secrets_of, split_variables
 from hydra_plugins.hydra_docker_launcher._saved import Identity, SavedJob, SavedSweep
 from hydra_plugins.hydra_docker_launcher._tracking import (
     JOB_TAG,
@@ -558,6 +560,9 @@ class FakeTracker:
 
     def access(self) -> StoreAccess:
         return self.store
+
+    def secrets(self) -> tuple[str, ...]:
+        return secrets_of(split_variables(self.store.environment, NO_GLOBS)[1])
 
     def job_runs(self) -> Mapping[int, str]:
         self._may("job_runs")

@@ -110,9 +110,7 @@ def compose(
     return ComposedJob(
         number=number,
         name=hydra.job.name,
-        overrides=tuple(
-            _redaction.masked(rules.override(item), withheld.masks) for item in overrides
-        ),
+        overrides=_redaction.overrides(overrides, rules, withheld.masks),
         task_overrides=overrides,
         rules=rules,
         withheld=withheld,
@@ -123,7 +121,7 @@ def compose(
         resolved=resolved,
         plain=plain,
         options=options,
-        written=_written(hydra_cfg.hydra.launcher, options, rules, withheld.masks),
+        written=_written(hydra_cfg.hydra.launcher, options, rules, withheld),
         unresolved=tuple(_redaction.masked(item, withheld.masks) for item in unresolved),
     )
 
@@ -155,15 +153,19 @@ def _withhold(
     # In the config that the job gets, the options of the launcher have no such values any more.
     known = _redaction.masks_in("hydra.launcher", options, rules)
     hidden, masks = _redaction.find(resolved, composed, rules, known)
+    found = Withheld(hidden=tuple(hidden), masks=masks)
+    found = dataclasses.replace(
+        found,
+        options=_redaction.options_with_secrets(options, resolved, composed, rules, found),
+    )
     if not hidden:
-        return Withheld(masks=masks)
+        return found
     in_task = any(not item.key.startswith("hydra.") for item in hidden)
     with _redaction.withheld(resolved, hidden) as values:
-        return Withheld(
-            hidden=tuple(hidden),
+        return dataclasses.replace(
+            found,
             values=pickle.dumps([_as_text_if_path(value) for value in values], protocol=4),
             config=OmegaConf.to_yaml(OmegaConf.create(dict(plain))) if in_task else None,
-            masks=masks,
         )
 
 
@@ -172,7 +174,9 @@ def _as_text_if_path(value: Any) -> Any:
     return ("path", str(value)) if isinstance(value, PurePath) else ("value", value)
 
 
-def _written(node: Any, resolved: Mapping[str, Any], rules: Rules, masks: Masks) -> dict[str, Any]:
+def _written(
+    node: Any, resolved: Mapping[str, Any], rules: Rules, withheld: Withheld
+) -> dict[str, Any]:
     """Return options as they may be written down: an interpolation of a variable stays one."""
     raw = OmegaConf.to_container(node, resolve=False, enum_to_str=True)
     written: dict[str, Any] = _keep_variables(raw, resolved)
@@ -180,33 +184,57 @@ def _written(node: Any, resolved: Mapping[str, Any], rules: Rules, masks: Masks)
         {"_target_": written["_target_"]} if "_target_" in written else {}
     )
     return {
-        name: _without_secrets(f"hydra.launcher.{name}", value, rules, masks)
+        name: _without_secrets(f"hydra.launcher.{name}", value, rules, withheld)
         for name, value in written.items()
     }
 
 
-def _without_secrets(key: str, value: Any, rules: Rules, masks: Masks) -> Any:
+def _without_secrets(key: str, value: Any, rules: Rules, withheld: Withheld) -> Any:
     if isinstance(value, dict):
         return {
-            name: _without_secrets(f"{key}.{name}", item, rules, masks)
+            name: _without_secrets(f"{key}.{name}", item, rules, withheld)
             for name, item in value.items()
         }
     if isinstance(value, list):
-        return [_without_secrets(key, item, rules, masks) for item in value]
-    if isinstance(value, str) and "${oc.env:" in value:
-        return value
-    if not key.startswith(_private.VARIABLES) and rules.is_secret(key, value):
-        return _private.HIDDEN
-    if not isinstance(value, str):
-        return value
-    shown = _redaction.masked(_private.without_credentials(value), masks)
+        return [_without_secrets(key, item, rules, withheld) for item in value]
     place = next((place for place in _private.VARIABLES if key.startswith(place)), None)
-    if shown == value or place is None:
-        return shown
-    # Part of it is a secret: whoever runs the job again gives it by its name.
+    if place is not None:
+        return _variable_without_secret(place, key, value, rules, withheld)
+    by_name = rules.is_secret(key, value)
+    if by_name and not _private.is_interpolation(value):
+        return _private.HIDDEN
+    named = by_name or key in withheld.options
+    if not named and not isinstance(value, str):
+        return value
+    text = _redaction.without_default(str(value)) if named else str(value)
+    shown = _redaction.masked(_redaction.without_passwords(text), withheld.masks)
+    is_bare = named and shown == value and not _private.is_interpolation(value)
+    return _private.HIDDEN if is_bare else shown
+
+
+def _variable_without_secret(
+    place: str, key: str, value: Any, rules: Rules, withheld: Withheld
+) -> Any:
+    """Return a variable, or an item of a list of them, as whoever runs the job again can have it.
+
+    Where a part of it is a secret, they give all of it by its name.
+    """
     listed = key == place
-    name = value.partition("=")[0] if listed else key[len(place) + 1 :]
-    return f"{name}=${{oc.env:{name}}}" if listed else f"${{oc.env:{name}}}"
+    name, equals, text = (
+        str(value).partition("=") if listed else (key[len(place) + 1 :], "=", value)
+    )
+    full = f"{place}.{name}"
+    if not equals or not (isinstance(text, str) or full in withheld.options):
+        return value
+    secret = full in withheld.options or rules.is_secret_variable(name, text)
+    shown = _redaction.without_default(str(text)) if secret else str(text)
+    if _redaction.masked(_redaction.without_passwords(shown), withheld.masks) != shown or (
+        secret and not _redaction.is_of_environment(shown)
+    ):
+        shown = f"${{oc.env:{name}}}"
+    if shown == text:
+        return value
+    return f"{name}={shown}" if listed else shown
 
 
 def _keep_variables(raw: Any, resolved: Any) -> Any:

@@ -59,12 +59,15 @@ from ._tracking import RunStatus, Tracker
 
 log = logging.getLogger("hydra_docker_launcher")
 
-#: What MLflow passes on to containers and nobody else is to know.
-_MLFLOW_SECRETS = (
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-    "DATABRICKS_TOKEN",
-    "DATABRICKS_CLIENT_SECRET",
+#: Options that get to the job without the eyes of others, are shown without secrets, or are
+#: refused with more to say about them.
+_WITHOUT_SECRETS = (
+    "hydra.launcher.environment",
+    "hydra.launcher.build.args",
+    "hydra.launcher.labels.",
+    "hydra.launcher.mlflow.tags.",
+    "hydra.launcher.mlflow.tracking_uri",
+    "hydra.launcher.clone.",
 )
 
 MakeEngine = Callable[[], Engine]
@@ -164,24 +167,25 @@ class Execution:
         self._background: _background.Launching | None = None
         self._finalizer: weakref.finalize[[], Execution] | None = None
 
-    def parse(self, nodes: Sequence[tuple[str, object]]) -> tuple[Options, ...]:
-        """Read the options of every job (its title, its ``hydra.launcher`` node).
+    def parse(self, nodes: Sequence[tuple[Job, object]]) -> tuple[Options, ...]:
+        """Read the options of every job (its ``hydra.launcher`` node).
 
         Raises ``OptionError``, also where those of the sweep are not the same in all.
         """
         parsed = []
-        for title, node in nodes:
+        for job, node in nodes:
             if not isinstance(node, dict):
-                raise OptionError(f"{title}: hydra.launcher is no mapping")
+                raise OptionError(f"{job.title}: hydra.launcher is no mapping")
+            _check_options(job)
             try:
                 options = _options.parse(node, environ=os.environ, folder=self._working_dir)
             except OptionError as error:
-                raise OptionError(f"{title}: {error}") from None
-            parsed.append(options)
+                raise OptionError(f"{job.title}: {error}") from None
+            parsed.append(_options.shown_tags(options, job.withheld))
         sweep = self._pinned.options if self._pinned else parsed[0].sweep
-        first = self._pinned.first if self._pinned else nodes[0][0]
-        for (title, _), options in zip(nodes, parsed, strict=True):
-            _options.check_same(sweep, first, options.sweep, title)
+        first = self._pinned.first if self._pinned else nodes[0][0].title
+        for (job, _), options in zip(nodes, parsed, strict=True):
+            _options.check_same(sweep, first, options.sweep, job.title)
         return tuple(parsed)
 
     def run(self, batch: Batch, content: Content) -> list[Outcome | None] | None:
@@ -189,6 +193,8 @@ class Execution:
 
         The outcome of a job that runs on in the background is None.
         """
+        for job, options in zip(batch.jobs, batch.options, strict=True):
+            _check_arguments(job, options)
         opened = _boundary.warning(
             [options.job for options in batch.options],
             batch.options[0].sweep.user,
@@ -197,8 +203,6 @@ class Execution:
         )
         if opened is not None:
             log.warning("%s", opened)
-        for job, options in zip(batch.jobs, batch.options, strict=True):
-            _check_arguments(job, options)
         if self._pinned is None:
             self._pinned = self._pin(batch)
         else:
@@ -217,7 +221,7 @@ class Execution:
         data = _identify(self._pinned, batch)
         status = RunStatus.FAILED
         try:
-            saved = _saved(self._pinned.code.task, self._opened.record, batch, plans, content, data)
+            saved = _saved(self._pinned, self._opened.record, batch, plans, content, data)
             outcomes = self._run(self._pinned, self._opened, saved)
             status = RunStatus.FINISHED
         except Detached:
@@ -325,8 +329,9 @@ class Execution:
         self._finalizer = weakref.finalize(self, ending)
         ready = _pinning.make_ready(request, code, engine)
         ending.relay = ready.relay
+        shown = _shown_code(code, request.options, batch)
         record = Record(
-            self.id, self._folder, request.job_name, request.options, code, ready, origin
+            self.id, self._folder, request.job_name, request.options, shown, ready, origin
         )
         recorder, ledger = self._recorder(record, folder, past)
         ending.recorder = recorder
@@ -338,12 +343,16 @@ class Execution:
         return _Opened(ready, record, ledger, recorder, folder, before)
 
     def _origin(self, batch: Batch) -> Origin:
+        composition = self._composition()
+        overrides = (
+            _redaction.masked(word, _config_masks(batch)) for word in composition.overrides
+        )
         return Origin(
             started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             working_dir=self._working_dir,
             software=_machine.software(),
             processor=_machine.processor(),
-            composition=self._composition(),
+            composition=replace(composition, overrides=tuple(overrides)),
             options=_private.shown_options(batch.jobs[0].written),
         )
 
@@ -392,7 +401,7 @@ class Execution:
             n_jobs=pinned.options.n_jobs,
             mounts=code.clone.mounts if code.clone else (),
             secrets=bool(code.clone and code.clone.secrets)
-            or _redaction.overrides(code.task.argv, pinned.options.rules) != code.task.argv,
+            or _shown_code(code, pinned.options, batch).task.argv != code.task.argv,
         )
         return [
             RunnableJob(
@@ -420,21 +429,21 @@ class Execution:
         known = _redaction.secrets_of(secret)
         clone = pinned.code.clone
         known += _clone.secrets_in(clone) if clone is not None else ()
-        if pinned.options.mlflow.enabled:
-            variables = [(name, os.environ.get(name, "")) for name in _MLFLOW_SECRETS]
-            uri = pinned.options.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-            known += (*_redaction.secrets_of(variables), *_redaction.url_secrets(uri))
+        known += () if self._opened is None else self._opened.recorder.secrets()
         return tuple(dict.fromkeys((*job.withheld.masks, *_redaction.masks_of(known))))
 
 
 def _saved(
-    task: Task,
+    pinned: _Pinned,
     record: Record,
     batch: Batch,
     plans: Sequence[RunnableJob],
     content: Content,
     data: Mapping[int, tuple[DataIdentity, ...]],
 ) -> list[SavedJob]:
+    argv = pinned.code.task.argv
+    record = replace(record, code=_shown_code(pinned.code, pinned.options, batch))
+    task = record.code.task
     return [
         _saving.saved_job(
             record,
@@ -443,9 +452,20 @@ def _saved(
             content(job, task, plan.spec.restart.name),
             data[job.number],
             _plan.variables(job, options.job)[1],
+            argv if argv != task.argv else None,
         )
         for job, plan, options in zip(batch.jobs, plans, batch.options, strict=True)
     ]
+
+
+def _shown_code(code: Code, options: SweepOptions, batch: Batch) -> Code:
+    """Return the code as it may be written down: its command line without secrets of any job."""
+    argv = _redaction.overrides(code.task.argv, options.rules, _config_masks(batch))
+    return replace(code, task=replace(code.task, argv=argv))
+
+
+def _config_masks(batch: Batch) -> Masks:
+    return tuple(dict.fromkeys(mask for job in batch.jobs for mask in job.withheld.masks))
 
 
 def _outputs(batch: Batch) -> list[Path]:
@@ -454,11 +474,24 @@ def _outputs(batch: Batch) -> list[Path]:
 
 def _check_arguments(job: Job, options: Options) -> None:
     """Raise ``OptionError`` for a secret of the config in a build argument: images keep those."""
+    named = job.withheld.secret_variables("hydra.launcher.build.args")
     for name, value in options.sweep.build.args:
-        if _redaction.masked(value, job.withheld.masks) != value:
+        if name in named or _redaction.masked(value, job.withheld.masks) != value:
             raise OptionError(
                 f"{job.title}: hydra.launcher.build.args.{name} has a secret of the config in it, "
                 "and the history of the image would show it to everybody who has the image."
+            )
+
+
+def _check_options(job: Job) -> None:
+    """Raise ``OptionError`` for a secret of the config in an option that everybody may read."""
+    for key in job.withheld.options:
+        if not key.startswith(_WITHOUT_SECRETS):
+            raise OptionError(
+                f"{job.title}: {key} has a secret of the config in it, and what it says is shown "
+                "by the engine, in sweep.json or in MLflow. Leave it out there. Where it is no "
+                "secret, say so with hydra.launcher.redact='[\"!KEY\"]'; KEY is the config's key "
+                "that it comes from."
             )
 
 

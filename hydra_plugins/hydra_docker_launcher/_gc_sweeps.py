@@ -14,7 +14,7 @@ from typing import Any
 
 from ._errors import DockerLauncherError
 from ._gc_plan import FoundFile, Standing, SweepState
-from ._paths import LEDGER, STORE_FOLDER
+from ._paths import LEDGER, STORE_FOLDER, JobPaths
 
 PRIVATE = ".docker"
 #: Folders that hold no sweeps, and may hold very much else.
@@ -162,9 +162,10 @@ def leftovers(states: Iterable[SweepState], user: int | None) -> list[FoundFile]
 
 def _of_job(state: SweepState, number: int, output: Path) -> Iterator[FoundFile]:
     folder, private = state.folder, output / PRIVATE
-    with suppress(OSError), _opened(folder, private) as handle:
-        made = os.stat("job.pickle", dir_fd=handle, follow_symlinks=False).st_mtime
-        yield FoundFile(state, number, private / "job.pickle", made, secret=False)
+    for name, secret in (("job.pickle", False), (JobPaths(output).returned.name, True)):
+        with suppress(OSError), _opened(folder, private) as handle:
+            made = os.stat(name, dir_fd=handle, follow_symlinks=False).st_mtime
+            yield FoundFile(state, number, private / name, made, secret=secret)
     with suppress(OSError), _opened(folder, private / "secrets") as handle:
         made = os.fstat(handle).st_mtime
         for name in sorted(os.listdir(handle)):  # noqa: PTH208  (of what is open)

@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from hydra import version
 from hydra.core.utils import JobRuntime
 
-from . import _by_value, _compose, _job_folder, _paths
+from . import _by_value, _compose, _job_folder, _paths, _redaction
 from ._compose import ComposedJob
 from ._errors import DockerLauncherError
 from ._paths import JobPaths
@@ -34,7 +34,7 @@ def content(job: ComposedJob, task: Task, restart: str) -> bytes:
             "kind": task.kind,
             "target": task.target,
             "function": task.function,
-            "argv": [job.rules.override(word) for word in task.argv],
+            "argv": list(_redaction.overrides(task.argv, job.rules, job.withheld.masks)),
             "path": list(task.path),
             "task_name": JobRuntime.instance().get("name"),
             "version_base": None if (base := version.getbase()) is None else str(base),
@@ -66,10 +66,12 @@ def secrets(
 
 
 def with_variables(
-    files: tuple[tuple[str, bytes], ...], variables: Variables
+    files: tuple[tuple[str, bytes], ...], variables: Variables, masks: Masks
 ) -> tuple[tuple[str, bytes], ...]:
     """Return files of secrets with further variables in them; those that are there already win."""
     known = dict(files)
+    redaction = {"masks": masks, "argv": None}
+    known.setdefault(_paths.REDACTION, json.dumps(redaction).encode())
     before = json.loads(known.get(_paths.ENVIRONMENT, b"{}"))
     known[_paths.ENVIRONMENT] = json.dumps({**dict(variables), **before}).encode()
     return tuple(known.items())
@@ -93,6 +95,7 @@ def write(
         paths.output.mkdir(parents=True, exist_ok=True)
         with _job_folder.opened(paths, new_owner) as private:
             private.remove(paths.result.name)
+            private.remove(paths.returned.name)
             private.write(paths.config.name, config.encode(), 0o600, new_owner)
             private.write(paths.job.name, job, 0o600, new_owner)
             if secrets:

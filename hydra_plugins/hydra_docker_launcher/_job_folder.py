@@ -51,6 +51,8 @@ def remove_secrets(paths: JobPaths) -> None:
     try:
         with closing(Folder.at(paths.output, PRIVATE)) as private:
             _remove_partial(private)
+            with suppress(IsADirectoryError, PermissionError):  # a folder of the job's
+                private.remove(paths.returned.name)
         with (
             closing(Folder.at(paths.output, PRIVATE)) as private,
             closing(private.inner(paths.secrets.name)) as folder,

@@ -68,6 +68,8 @@ class JobRecord:
     hydra: str
     #: What stands in its config only by the text in its place.
     withheld: tuple[Hidden, ...] = ()
+    #: Variables that are secrets by what they were made of, whatever they are called.
+    secret_variables: tuple[str, ...] = ()
 
 
 def to_json(
@@ -96,7 +98,7 @@ def to_json(
         "task": {
             "kind": task.kind,
             "target": task.target,
-            "argv": list(_redaction.overrides(task.argv, rules)),
+            "argv": list(_redaction.overrides(task.argv, rules, job.withheld.masks)),
             "path": list(task.path),
         },
         "image": {"reference": image.reference, "id": image.id, "digest": image.digest},
@@ -106,6 +108,9 @@ def to_json(
     }
     if job.withheld.hidden:
         content["withheld"] = [asdict(item) for item in job.withheld.hidden]
+    variables = job.withheld.secret_variables("hydra.launcher.environment")
+    if variables:
+        content["secret_variables"] = list(variables)
     return json.dumps(content, indent=2) + "\n"
 
 
@@ -148,6 +153,7 @@ def from_json(text: str | bytes, run: str) -> JobRecord:
                 Hidden(str(item["key"]), tuple(map(int, item["at"])), str(item["shown"]))
                 for item in content.get("withheld", ())
             ),
+            secret_variables=tuple(map(str, content.get("secret_variables", ()))),
         )
     except KeyError as error:
         raise ReproduceError(

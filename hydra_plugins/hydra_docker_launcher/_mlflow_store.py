@@ -24,6 +24,8 @@ from urllib.request import url2pathname
 
 from ._errors import TrackingError
 from ._paths import DATABASE, STORE_FOLDER
+from ._private import without_credentials
+from ._redaction import secrets_of, url_secrets
 from ._tracking import StoreAccess
 
 _TRACKING_URI = "MLFLOW_TRACKING_URI"
@@ -55,6 +57,15 @@ _FOR_DATABRICKS = (
 )
 
 
+#: Those of them that nobody else is to know.
+_SECRETS = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "DATABRICKS_TOKEN",
+    "DATABRICKS_CLIENT_SECRET",
+)
+
+
 class StoreKind(Enum):
     """How a store is reached."""
 
@@ -82,13 +93,19 @@ class Store:
 
     @property
     def shown(self) -> str:
-        """The address without its password, for messages."""
+        """The address without its password or token, for messages."""
         return self.masked(self.uri)
 
     def masked(self, text: str) -> str:
-        """Return ``text`` without the password that the address has."""
-        password = urlsplit(self.uri).password
-        return text.replace(f":{password}@", ":***@") if password else text
+        """Return ``text`` without the password, the token and the secret parameters of it."""
+        for secret in url_secrets(self.uri):
+            text = re.sub(rf"(?<=[:/=]){re.escape(secret)}(?=[@&;#\s'\"]|$)", "***", text)
+        return text
+
+    def secrets(self, environment: Mapping[str, str]) -> tuple[str, ...]:
+        """Return what containers are told to reach it and nobody else is to know."""
+        variables = [(name, environment.get(name, "")) for name in _SECRETS]
+        return (*secrets_of(variables), *url_secrets(self.uri))
 
     @property
     def own_paths(self) -> tuple[Path, ...]:
@@ -204,8 +221,9 @@ def find_store(tracking_uri: str | None, folder: Path, environment: Mapping[str,
         return Store(StoreKind.DATABASE, uri, artifacts=folder / STORE_FOLDER / "artifacts")
     if scheme == "file" or (":" not in uri and uri != "databricks"):
         raise TrackingError(
-            f"The tracking URI {uri!r} is a file store, which MLflow no longer supports. Set "
-            f"{_OPTION} to an SQLite store (sqlite:////path/of/a/folder/mlflow.db) or to a server "
+            f"The tracking URI {without_credentials(uri)!r} is a file store, which MLflow no "
+            f"longer supports. Set {_OPTION} to an SQLite store "
+            "(sqlite:////path/of/a/folder/mlflow.db) or to a server "
             f"(http://host:5000), or unset it and {_TRACKING_URI} for the default, "
             f"{folder / STORE_FOLDER}. Old runs move with: mlflow migrate-filestore "
             "--source <old folder> --target sqlite:///<database>"
@@ -253,8 +271,8 @@ def _sqlite_store(uri: str, folder: Path) -> Store:
     path, _, query = rest.removeprefix("/").partition("?")
     if not rest.startswith("/") or path in ("", ":memory:") or path.startswith("file:"):
         raise TrackingError(
-            f"The tracking URI {uri!r} names no database file. Write sqlite:///folder/mlflow.db "
-            "(relative to the launch folder) or sqlite:////absolute/folder/mlflow.db."
+            f"The tracking URI {without_credentials(uri)!r} names no database file. Write "
+            "sqlite:///folder/mlflow.db (relative to the launch folder) or sqlite:////absolute/folder/mlflow.db."
         )
     if folder / path == folder / DATABASE:
         return _default_store(folder)

@@ -136,6 +136,10 @@ class MlflowTracker:
         """Tell what a container needs to reach the store. Valid once a sweep is open."""
         return self._sweep.access
 
+    def secrets(self) -> tuple[str, ...]:
+        """Return what containers are told to reach the store and nobody else is. Asks nobody."""
+        return self._store.secrets(_environment())
+
     def job_runs(self) -> dict[int, str]:
         """Return the newest child run of each job of the sweep, by the job's number."""
         sweep = self._sweep

@@ -8,22 +8,32 @@ from typing import Any, TypeVar
 
 from ._errors import OptionError
 from ._option_values import valid_are
-from ._private import NO_GLOBS, without_credentials
+from ._private import NO_GLOBS, Rules, without_credentials
 
 T = TypeVar("T")
+#: What stands for a value that no message shows.
+UNSHOWN = "…"
+_VARIABLES = ("environment", "build.args")
 NUL = "has a NUL character, which no path and no variable can have"
 
 
 class Reader:
     """Reads values of one node; every error names the option, what it was, and what is valid."""
 
-    def __init__(self, node: Mapping[str, Any], prefix: str = "") -> None:
+    def __init__(self, node: Mapping[str, Any], prefix: str = "", rules: Rules = NO_GLOBS) -> None:
         self._node = node
         self._prefix = prefix
+        self._rules = rules
+
+    def inner(self, name: str) -> Reader:
+        """Return what reads the options below one."""
+        return Reader(self.mapping(name), f"{self._prefix}{name}.", self._rules)
 
     def wrong(self, name: str, value: object, reason: str) -> OptionError:
-        shown = _shown_value(f"{self._prefix}{name}", value)
-        return OptionError(f"hydra.launcher.{self._prefix}{name}={shown}: {reason}")
+        full = f"{self._prefix}{name}"
+        shown = _shown_value(full, value, self._rules)
+        said = "it is not valid" if shown == UNSHOWN and str(value) in reason else reason
+        return OptionError(f"hydra.launcher.{full}={shown}: {without_credentials(said)}")
 
     def parsed(self, name: str, parse_value: Callable[[Any], T]) -> T:
         value = self._node.get(name)
@@ -128,13 +138,14 @@ class Reader:
             raise self.wrong(name, value, str(error)) from None
 
 
-def _shown_value(name: str, value: object) -> str:
+def _shown_value(name: str, value: object, rules: Rules) -> str:
     """Return a value as a message may show it."""
-    has_values = name in ("environment", "build.args") and not isinstance(value, (str, int))
-    if has_values or (
-        value is not None and NO_GLOBS.is_secret(f"hydra.launcher.{name}", str(value))
-    ):
-        return "…"
+    place, _, variable = name.rpartition(".")
+    has_values = name in _VARIABLES and not isinstance(value, (str, int))
+    by_name = place in _VARIABLES and rules.is_secret_variable(variable, value)
+    by_key = rules.is_secret(f"hydra.launcher.{name}", value)
+    if value is not None and (has_values or by_name or by_key):
+        return UNSHOWN
     return without_credentials(_shown(value))
 
 

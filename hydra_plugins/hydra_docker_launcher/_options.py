@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +15,7 @@ from ._errors import OptionError
 from ._option_reader import NUL, Reader
 from ._option_values import DEFAULT_LOGGING, Gpus, Logging, Restart, Ulimit, Volume
 from ._private import HIDDEN, Rules, without_credentials
-from ._redaction import Variables, split_variables
+from ._redaction import Variables, Withheld, split_variables
 from ._units import cpu_number, duration, size
 from .config import BuildConf, CloneConf, DockerLauncherConf, LoggingConf, MlflowConf, RetriesConf
 
@@ -190,29 +190,41 @@ def parse(node: Mapping[str, Any], *, environ: Mapping[str, str], folder: Path) 
     valid.
     """
     check_names(node)
-    reader = Reader(node)
-    rules = Rules(reader.each("redact", values.glob))
+    rules = Rules(Reader(node).each("redact", values.glob))
+    reader = Reader(node, rules=rules)
     return Options(
         sweep=_sweep_options(reader, environ, folder, rules),
         job=_job_options(reader, environ, folder, rules),
     )
 
 
+def shown_tags(options: Options, withheld: Withheld) -> Options:
+    """Return options with the tags as everybody may read them: without secrets of the config."""
+    tags = tuple(
+        (name, withheld.shown_option(f"hydra.launcher.mlflow.tags.{name}", value))
+        for name, value in options.sweep.mlflow.tags
+    )
+    mlflow = replace(options.sweep.mlflow, tags=tags)
+    return replace(options, sweep=replace(options.sweep, mlflow=mlflow))
+
+
 def check_same(one: SweepOptions, first: str, other: SweepOptions, job: str) -> None:
     """Raise ``OptionError`` where an option of the whole sweep differs between two jobs."""
     for name in SWEEP_WIDE:
         if getattr(one, name) != getattr(other, name):
+            values = (repr(getattr(options, name)) for options in (one, other))
+            here, there = map(without_credentials, values)
             raise OptionError(
                 f"hydra.launcher.{name} must be the same for all jobs of a sweep, but is "
-                f"{getattr(one, name)!r} for {first} and {getattr(other, name)!r} for {job}"
+                f"{here} for {first} and {there} for {job}"
             )
 
 
 def _sweep_options(
     read: Reader, environ: Mapping[str, str], folder: Path, rules: Rules
 ) -> SweepOptions:
-    build = Reader(read.mapping("build"), "build.")
-    mlflow = Reader(read.mapping("mlflow"), "mlflow.")
+    build = read.inner("build")
+    mlflow = read.inner("mlflow")
     return SweepOptions(
         image=read.text("image"),
         build=Build(
@@ -229,7 +241,7 @@ def _sweep_options(
         snapshot_limit=read.parsed("snapshot_limit", size),
         delivery=read.choice("delivery", ("copy", "clone", "image")),
         remote=_remote(read),
-        clone=_clone_options(Reader(read.mapping("clone"), "clone."), environ, folder),
+        clone=_clone_options(read.inner("clone"), environ, folder),
         user=read.parsed("user", values.user),
         n_jobs=read.parsed("n_jobs", values.n_jobs),
         fail_fast=read.flag("fail_fast"),
@@ -281,8 +293,8 @@ def _shown_pairs(pairs: Variables, place: str, rules: Rules) -> Variables:
 def _remote(read: Reader) -> str:
     """Return the name or URL. It may have a password in it by mistake: no message shows that."""
     remote = read.required("remote")
-    if re.match(r"[\w+.-]+://[^/@]*:[^/]*@", remote):
-        reason = "must have no password in it; hydra.launcher.clone.token names one"
+    if without_credentials(remote) != remote:
+        reason = "must have no password or token in it; hydra.launcher.clone.token names one"
         raise read.wrong("remote", "…", reason)
     if remote.startswith("-") or re.match(r"[\w-]+::", remote):
         raise read.wrong("remote", remote, "must be the name of a remote, or a URL")
@@ -342,10 +354,10 @@ def _job_options(
         timeout=read.optional("timeout_min", values.minutes),
         stop_grace_period=read.parsed("stop_grace_period", duration),
         restart=read.parsed("restart", values.restart),
-        retries=_retries(Reader(read.mapping("retries"), "retries.")),
+        retries=_retries(read.inner("retries")),
         stray=read.choice("stray", ("warn", "collect", "ignore", "error")),
         stray_limit=read.parsed("stray_limit", size),
-        logging=_logging(Reader(read.mapping("logging"), "logging.")),
+        logging=_logging(read.inner("logging")),
         log_limit=read.optional("log_limit", values.log_limit),
         gpu_share=read.flag("gpu_share"),
     )

@@ -15,6 +15,7 @@ from ._advice import Case
 from ._engine import ContainerSpec, ContainerState
 from ._evidence import Evidence, text
 from ._harmless import harmless, plain
+from ._paths import JobPaths
 from ._tracking import RunStatus
 
 MAX_RESULT = 8 * 1024 * 1024  # bytes
@@ -124,6 +125,15 @@ def read_result(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return result if isinstance(result, dict) and not _is_deep(result) else None
+
+
+def read_returned(paths: JobPaths, result: dict[str, Any] | None) -> Any:
+    """Return what the task function returned, as it is: it may have secrets in it.
+
+    Of a job whose process has gone before it was read, what was written down of it.
+    """
+    found = read_result(paths.returned) or result or {}
+    return found.get("value")
 
 
 def _integer(digits: str) -> int:

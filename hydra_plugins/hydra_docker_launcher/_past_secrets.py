@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -47,8 +48,10 @@ def withheld(past: PastJob, secrets: Mapping[str, str]) -> Withheld:
     Raises ``ReproduceError`` that names each value that is not to be had, and how to give it.
     """
     hidden = past.record.withheld
+    names = past.record.secret_variables
+    options = tuple(f"hydra.launcher.environment.{name}" for name in names)
     if not hidden:
-        return NOTHING
+        return replace(NOTHING, options=options)
     config: Any = OmegaConf.create(dict(past.plain))
     for item in hidden:
         if item.key in secrets:
@@ -71,6 +74,7 @@ def withheld(past: PastJob, secrets: Mapping[str, str]) -> Withheld:
         values=pickle.dumps([("value", value) for value in values], protocol=4),
         config=OmegaConf.to_yaml(config) if in_task else None,
         masks=_redaction.masks_of(own),
+        options=options,
     )
 
 

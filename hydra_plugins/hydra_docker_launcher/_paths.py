@@ -127,5 +127,10 @@ class JobPaths:
         return self.private / "result.json"
 
     @property
+    def returned(self) -> Path:
+        """The return value as it is, until it is read, where ``result`` has it without secrets."""
+        return self.private / "returned.json"
+
+    @property
     def container(self) -> Path:
         return self.private / "container.json"

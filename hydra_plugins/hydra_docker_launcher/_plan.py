@@ -15,7 +15,7 @@ from ._errors import OptionError
 from ._job import Job
 from ._options import LABEL_PREFIX, VISIBLE_GPUS, JobOptions
 from ._paths import JobPaths
-from ._redaction import Variables, masked, split_variables
+from ._redaction import Variables, split_variables
 from ._units import show_size
 
 #: Names of containers that no job runs in: they put a layer together, or look into an image.
@@ -99,7 +99,7 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
         environment=_environment(options, public, ground.identity, ground.host),
         mounts=own + named + _guards(job, files),
         labels=(
-            *((name, masked(value, job.withheld.masks)) for name, value in options.labels),
+            *_labels(job, options),
             *labels(ground.sweep, ground.commit, ground.identity.name),
             (f"{LABEL_PREFIX}job", str(job.number)),
             *(((f"{LABEL_PREFIX}gpu_share", "true"),) if options.gpu_share else ()),
@@ -111,9 +111,19 @@ def container(ground: Ground, job: Job, options: JobOptions) -> ContainerSpec:
     )
 
 
+def _labels(job: Job, options: JobOptions) -> Variables:
+    """Return the user's labels, which everybody can read, without secrets of the config."""
+    return tuple(
+        (name, job.withheld.shown_option(f"hydra.launcher.labels.{name}", value))
+        for name, value in options.labels
+    )
+
+
 def variables(job: Job, options: JobOptions) -> tuple[Variables, Variables]:
     """Return the variables of a job that the engine may show, and those that only the job gets."""
-    public, secret = split_variables(options.environment, None, job.withheld.masks)
+    withheld = job.withheld
+    names = withheld.secret_variables("hydra.launcher.environment")
+    public, secret = split_variables(options.environment, None, withheld.masks, names)
     return public, options.secret_environment + secret
 
 

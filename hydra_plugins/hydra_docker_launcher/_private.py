@@ -20,32 +20,76 @@ HIDDEN = "<hidden>"
 #: Keys of the config below which there are names with values.
 JOB_VARIABLES = "hydra.job.env_set"
 VARIABLES = ("hydra.launcher.environment", "hydra.launcher.build.args", JOB_VARIABLES)
+#: Words in names of secrets, wherever they stand.
 _SECRET_NAME = re.compile(
     r"(?i)(token(?!i[sz])|secret|passw|passphrase|credential|api_?key|access_?key|private_?key"
-    r"|auth(?!or))"
+    r"|auth(?!or)|connection_?string|conn_?str(?![a-z]))"
 )
-_COUNTED = "*token*"
+#: Kinds of keys, and services that call their tokens so: ``ENCRYPTION_KEY``, ``wandb.key``. Other
+#: keys are those of a sort, of a dict, of attention, of a piece of music.
+_KINDS_OF_KEYS = ("encryption", "signing", "master", "account", "hmac", "jwt")
+_SERVICES = (
+    *("anthropic", "aws", "azure", "clearml", "comet", "gcp", "github", "gitlab", "huggingface"),
+    *("mlflow", "neptune", "openai", "sendgrid", "stripe", "wandb"),
+)
+#: What passes, but is no password: of a filter, of a network.
+_PASSES = (
+    *("all", "band", "high", "low", "backward", "forward", "by", "first", "last", "multi", "n"),
+    *("num", "one", "second", "single", "two"),
+)
+#: Last words of names of secrets, which are common as parts of other words.
+_SECRET_END = re.compile(
+    r"(?i)("
+    rf"(?<![a-z0-9])({'|'.join((*_KINDS_OF_KEYS, 'storage', *_SERVICES))})[._-]?key"
+    r"|(?<![a-z0-9])(creds?|dsn|pat)"
+    rf"|{''.join(f'(?<!(?<![a-z0-9]){word}[._-])' for word in _PASSES)}(?<![a-z0-9])pass"
+    r"|(?<![a-z0-9])(?<!^)(?<!old_)pwd"
+    r")$"
+)
+_COUNTED = ("*token*", "*_pass", "*-pass")
+#: Names that a folder may have as well, for its path is no secret.
+_FOLDERS = ("pwd", "*[._-]pwd")
 #: Keys whose values are secrets, as globs on the whole key in lower case. The last one that matches
 #: counts; with ``!``, the value is none. The words of language models are no secrets.
 COMMON = (
+    *(f"{start}{word}" for word in ("pass", "auth", "creds", "dsn") for start in ("", "*.")),
+    *(f"*[_-]{word}" for word in ("auth", "creds", "dsn")),
+    *("*_pass", "*-pass"),
+    *(f"!{start}{word}[_-]pass" for word in _PASSES for start in ("", "*[._-]")),
+    *(f"!*auth.{word}" for word in ("type", "method", "mode", "kind", "scheme", "url")),
+    *_FOLDERS,
+    *(f"{start}{kind}[._-]key" for kind in _SERVICES for start in ("", "*[._-]")),
+    *(f"{start}{kind}[_-]key" for kind in _KINDS_OF_KEYS for start in ("", "*[._-]")),
+    *(f"*{host}[._]pat" for host in ("github", "gitlab")),
+    *("*connection_string*", "*connectionstring*", "*conn_str"),
     *(
         f"*{word}*"
         for word in ("password", "passwd", "passphrase", "secret", "credential", "authorization")
     ),
     *(f"*{kind}{link}key*" for kind in ("api", "access", "private") for link in ("", "_", "-")),
-    _COUNTED,
+    "*token*",
     *(f"!*{word}*" for word in ("tokeniz", "tokenis", "token_type", "special_token")),
     *(f"!*{name}_token*" for name in ("bos", "eos", "pad", "unk", "cls", "sep", "mask")),
     "!hydra.launcher.clone.*",
     "!hydra.launcher.redact*",
     "!hydra.runtime.*",
 )
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:\s]*)[^/\s]*@")
+_INTERPOLATIONS = re.compile(r"(\$\{[^{}]*(\{[^{}]*\}[^{}]*)*\})+")
+#: Who logs in, in a URL. A password may have a slash in it; a port and a path look like one.
+URL_USER = re.compile(
+    r"(?P<scheme>[\w+.-]+)://(?P<user>[^/:\s\[]*)"
+    r"(?::(?P<password>[^/\s]*|(?!\d+/|\$\{)[^\s@'\"<>]*))?@"
+)
+_URL_QUERY = re.compile(r"[\w+.-]+://[^\s?#'\"<>]*\?[^\s'\"<>]*")
+_PARAMETER = re.compile(r"(?P<before>[?&;](?P<name>[\w.-]+)=)(?P<value>[^&;#]+)")
+#: Names of parameters of URLs that are secrets there, beside those that are so anywhere.
+_SECRET_PARAMETERS = ("sig", "pwd")
+_LONG_KEY = 20  # characters from which on ``key=`` is one of an API, and no name
 
 
 def looks_secret(name: str) -> bool:
     """Tell whether a name is one that secrets have (``db.password``, ``API_KEY``)."""
-    return bool(_SECRET_NAME.search(name))
+    return bool(_SECRET_NAME.search(name) or _SECRET_END.search(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +106,12 @@ class Rules:
         if value is None or isinstance(value, (bool, Enum)) or value == "":
             return False
         glob = _deciding((*COMMON, *self.globs), key.lower())
-        counts = glob == _COUNTED and isinstance(value, (int, float))
-        return glob is not None and not glob.startswith("!") and not counts
+        if glob is None or glob.startswith("!"):
+            return False
+        if glob in self.globs:
+            return True
+        counts = glob in _COUNTED and isinstance(value, (int, float))
+        return not counts and not (glob in _FOLDERS and _is_path(value))
 
     def is_secret_variable(self, name: str, value: object = HIDDEN) -> bool:
         """Tell whether a variable's (or a build argument's) value is one, by name or as a URL."""
@@ -72,6 +120,8 @@ class Rules:
         glob = _deciding(self.globs, name.lower())
         if glob is not None:
             return not glob.startswith("!")
+        if name.lower().endswith("pwd") and _is_path(value):
+            return False
         return looks_secret(name) or without_credentials(str(value)) != str(value)
 
     def override(self, text: str) -> str:
@@ -108,22 +158,65 @@ def _deciding(globs: tuple[str, ...], key: str) -> str | None:
     """Return the last glob that matches a key, or what it is below of."""
     parts = key.split(".")
     above = [".".join(parts[: length + 1]) for length in range(len(parts))]
-    for glob in reversed(globs):
-        pattern = glob.lower().removeprefix("!")
-        if any(fnmatch.fnmatchcase(name, pattern) for name in above):
+    above = [name for name in above if _any_of(globs).match(name)]
+    for glob in reversed(globs) if above else ():
+        if any(fnmatch.fnmatchcase(name, _pattern(glob)) for name in above):
             return glob
     return None
 
 
+def _pattern(glob: str) -> str:
+    return glob.lower().removeprefix("!")
+
+
+@lru_cache(maxsize=16)
+def _any_of(globs: tuple[str, ...]) -> re.Pattern[str]:
+    """Return what most keys do not match, in one look: no glob is theirs."""
+    return re.compile("|".join(fnmatch.translate(_pattern(glob)) for glob in globs) or r"(?!)")
+
+
 def without_credentials(text: str) -> str:
     """Return a text without the passwords and tokens of the URLs in it."""
-    return _URL_CREDENTIALS.sub(_without_user, text)
+    if "://" not in text:
+        return text
+    return _URL_QUERY.sub(_without_parameters, URL_USER.sub(_without_user, text))
 
 
 def _without_user(match: re.Match[str]) -> str:
     """Drop the user as well, which may be a token, but for ssh, which needs it."""
     user = f"{match['user']}@" if "ssh" in match["scheme"] else ""
     return f"{match['scheme']}://{user}"
+
+
+def _without_parameters(url: re.Match[str]) -> str:
+    return _PARAMETER.sub(
+        lambda found: f"{found['before']}{HIDDEN}" if _is_secret_parameter(found) else found[0],
+        url[0],
+    )
+
+
+def secret_parameters(text: str) -> tuple[str, ...]:
+    """Return the values of parameters of the URLs in a text that are secrets by their names."""
+    return tuple(
+        found["value"]
+        for url in _URL_QUERY.finditer(text)
+        for found in _PARAMETER.finditer(url[0])
+        if _is_secret_parameter(found)
+    )
+
+
+def _is_secret_parameter(found: re.Match[str]) -> bool:
+    name, value = found["name"].lower(), found["value"]
+    if value.startswith("${") or (value.isdigit() and "tokens" in name):
+        return False
+    if name == "key":
+        return len(value) >= _LONG_KEY
+    return name in _SECRET_PARAMETERS or name.endswith("signature") or looks_secret(name)
+
+
+def _is_path(value: object) -> bool:
+    """Tell whether a value is the path of a folder, as PWD has it."""
+    return str(value) in (".", "..") or str(value).startswith(("/", "~", "./", "../"))
 
 
 def shown_override(text: str) -> str:
@@ -211,7 +304,7 @@ def _item_without_secret(item: str, rules: Rules) -> str:
 
 
 def _is_secret(name: str, value: Any, rules: Rules) -> bool:
-    return not _is_interpolation(value) and rules.is_secret_variable(name, value)
+    return not is_interpolation(value) and rules.is_secret_variable(name, value)
 
 
 def plain(value: Any) -> Any:
@@ -238,13 +331,14 @@ def _key(key: Any) -> Any:
 def _hidden(variables: Any, instead: str | None) -> Any:
     if isinstance(variables, dict):
         return {
-            name: value if value is None or _is_interpolation(value) else instead
+            name: value if value is None or is_interpolation(value) else instead
             for name, value in variables.items()
         }
     if isinstance(variables, list):
         return [str(item).partition("=")[0] for item in variables]
-    return variables if _is_interpolation(variables) else instead
+    return variables if is_interpolation(variables) else instead
 
 
-def _is_interpolation(value: object) -> bool:
-    return str(value).startswith("${") and str(value).endswith("}")
+def is_interpolation(value: object) -> bool:
+    """Tell whether a value is nothing but interpolations: no word of it is a value."""
+    return _INTERPOLATIONS.fullmatch(str(value)) is not None

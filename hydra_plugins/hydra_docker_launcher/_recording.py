@@ -96,6 +96,10 @@ class SweepRecorder:
         else:
             self._usage.restore(usage or SavedUsage())
 
+    def secrets(self) -> tuple[str, ...]:
+        """Return what jobs get beside their own secrets, and what is masked of theirs as well."""
+        return self._runs.secrets()
+
     def batch(self, jobs: Sequence[SavedJob]) -> None:
         """Take in the jobs that run next."""
         self._disk.start()
@@ -196,7 +200,8 @@ class SweepRecorder:
             environment += ((access.url_variable, address),)
         public, secret = split_variables(environment, NO_GLOBS)
         if secret and run_id is not None:
-            self._write(saved, _job_files.with_variables(saved.secrets, secret))
+            masks = saved.runnable.masks
+            self._write(saved, _job_files.with_variables(saved.secrets, secret, masks))
             spec = _plan.with_secrets(spec, saved.job)
         return _plan.with_run(spec, run_id, public, access.folders)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Container as Collection
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +17,21 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote, unquote
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+from hydra.errors import HydraException
 from omegaconf import Container
 from omegaconf.base import Node, UnionNode
 
-from ._private import HIDDEN, VARIABLES, Rules, looks_secret, without_credentials
+from ._private import (
+    HIDDEN,
+    URL_USER,
+    VARIABLES,
+    Rules,
+    is_interpolation,
+    secret_parameters,
+    without_credentials,
+)
 
 #: Characters of the shortest value that is masked in texts: shorter ones are parts of many words.
 SHORTEST = 6
@@ -29,12 +41,18 @@ _HARMLESS = ("default", "disable", "disabled", "enable", "enabled", "localhost",
 Masks = tuple[tuple[str, str], ...]
 Variables = tuple[tuple[str, str], ...]
 
-_INTERPOLATIONS = re.compile(r"(\$\{[^{}]*(\{[^{}]*\}[^{}]*)*\})+")
-#: A reference to another key of the config, from its root.
-_REFERENCE = re.compile(r"\$\{([^\W\d][\w.\[\]]*)\}")
+#: A reference to another key of the config, from its root, or with dots in front.
+_REFERENCE = re.compile(r"\$\{\s*(?:oc\.select:\s*)?(\.*[^\W\d][\w.\[\]-]*)\s*[,}]")
 _VARIABLE = re.compile(r"\$\{oc\.env:\s*['\"]?([\w.]+)")
-_DEFAULT = re.compile(r"(\$\{oc\.env:[^,{}]*),[^{}]*\}")
-_USER_INFO = re.compile(r"[\w+.-]+://(?P<user>[^/@:\s]*)(:(?P<password>[^/\s]*))?@")
+_PLAIN_VARIABLE = re.compile(r"\$\{oc\.env:[^,{}]*\}")
+#: The default of a variable, but for one that is an interpolation itself.
+_DEFAULT = re.compile(
+    r"(\$\{oc\.env:[^,{}]*),(?:'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|(?<!\$)\{[^{}]*\}|[^{}'\"])*\}"
+)
+#: What needs a backslash in an override without quotes.
+_ESCAPED_BY_HYDRA = re.compile(r"([\\()\[\]{}:=, \t])")
+#: What stands as a password in the addresses of GitHub, where the user is the token.
+_NO_PASSWORD = ("x-oauth-basic",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +72,24 @@ class Withheld:
     """The secrets of a job's config. ``values`` are what its worker puts in place, pickled.
 
     ``config`` is the resolved config with them as YAML, None where it holds none. ``masks`` are for
-    texts.
+    texts. ``options`` are the full keys of the launcher's options that one of them stands in.
     """
 
     hidden: tuple[Hidden, ...] = ()
     values: bytes = b""
     config: str | None = None
     masks: Masks = ()
+    options: tuple[str, ...] = ()
+
+    def shown_option(self, key: str, value: str) -> str:
+        """Return the value of an option as everybody may read it."""
+        text = masked(value, self.masks)
+        return HIDDEN if text == value and key in self.options else text
+
+    def secret_variables(self, place: str) -> tuple[str, ...]:
+        """Return the names below ``place`` (one of ``VARIABLES``) that a secret stands under."""
+        below = f"{place}."
+        return tuple(key[len(below) :] for key in self.options if key.startswith(below))
 
 
 NOTHING = Withheld()
@@ -84,6 +113,9 @@ def _forms(value: str) -> Iterator[str]:
             repr(line)[1:-1],
             quote(line, safe=""),
             unquote(line),
+            _ESCAPED_BY_HYDRA.sub(r"\\\1", line),
+            line.replace("'", "\\'"),
+            line.replace("'", "''"),
         ):
             if len(form) >= SHORTEST and form.lower() not in _HARMLESS:
                 yield form
@@ -128,15 +160,19 @@ def _compiled(masks: Masks) -> tuple[re.Pattern[str], Mapping[str, str]]:
 
 
 def url_secrets(text: str) -> tuple[str, ...]:
-    """Return the passwords of the URLs in a text, and users that stand without one: tokens."""
+    """Return the passwords of the URLs in a text, and users that stand without one: tokens.
+
+    The values of parameters too, which are called as secrets are.
+    """
     found = []
-    for match in _USER_INFO.finditer(text):
+    for match in URL_USER.finditer(text):
         is_ssh = match[0].startswith(("ssh", "git+ssh"))
-        if match["password"]:
-            found.append(match["password"])
+        password = match["password"]
+        if password and password not in _NO_PASSWORD:
+            found.append(password)
         elif match["user"] and not is_ssh:
             found.append(match["user"])
-    return tuple(found)
+    return (*found, *secret_parameters(text))
 
 
 def secrets_of(variables: Iterable[tuple[str, str]]) -> tuple[str, ...]:
@@ -147,27 +183,77 @@ def secrets_of(variables: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def split_variables(
-    variables: Iterable[tuple[str, str]], rules: Rules | None, masks: Masks = ()
+    variables: Iterable[tuple[str, str]],
+    rules: Rules | None,
+    masks: Masks = (),
+    names: Sequence[str] = (),
 ) -> tuple[Variables, Variables]:
     """Return the variables that everybody may read, and the others: by their names and values.
 
-    With no ``rules``, those whose values have something in them that is masked.
+    With no ``rules``, those in ``names``, and those whose values have something in them that is
+    masked.
     """
     public: list[tuple[str, str]] = []
     secret: list[tuple[str, str]] = []
     for name, value in variables:
-        by_name = rules is not None and rules.is_secret_variable(name, value)
+        by_name = name in names or (rules is not None and rules.is_secret_variable(name, value))
         hidden = by_name or masked(value, masks) != value
         (secret if hidden else public).append((name, value))
     return tuple(public), tuple(secret)
 
 
-def overrides(words: Iterable[str], rules: Rules) -> tuple[str, ...]:
+def overrides(words: Iterable[str], rules: Rules, masks: Masks = ()) -> tuple[str, ...]:
     """Return the words of a command line as they may be written down."""
-    return tuple(map(rules.override, words))
+    return tuple(masked(rules.override(word), masks) for word in words)
+
+
+def without_default(text: str) -> str:
+    """Return a text with interpolations of variables (``${oc.env:NAME,default}``) by name only."""
+    return _DEFAULT.sub(r"\1}", text)
+
+
+def is_of_environment(text: str) -> bool:
+    """Tell whether a text takes in variables (``${oc.env:NAME}``), and no other key."""
+    rest, variables = _PLAIN_VARIABLE.subn("", text)
+    return variables > 0 and "${" not in rest
+
+
+def without_passwords(text: str) -> str:
+    """Return a text without the passwords of URLs; an interpolation says where one comes from."""
+    found = url_secrets(text)
+    if found and all(map(_has_interpolation, found)):
+        return without_default(text)
+    return without_credentials(text)
 
 
 # ---- configs -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a config's values: all of them, and the keys of those that are secrets."""
+
+    rules: Rules
+    values: Mapping[str, Any]
+    secret: Collection[str]
+
+    def lead_to_one(self, key: str, raw: str | None) -> bool:
+        """Tell whether an interpolation at ``key`` takes in a secret, however short that is."""
+        if raw is None or not _has_interpolation(raw):
+            return False
+        return any(map(self.rules.is_secret_variable, _VARIABLE.findall(raw))) or any(
+            reference in self.secret
+            or self.rules.is_secret(reference, self.values.get(reference, HIDDEN))
+            for reference in _references(key, raw)
+        )
+
+
+def _references(key: str, raw: str) -> Iterator[str]:
+    """Yield the full keys that an interpolation at ``key`` refers to."""
+    for found in _REFERENCE.findall(raw):
+        name = re.sub(r"\[([^\]]*)\]", r".\1", found.lstrip("."))
+        up = len(found) - len(found.lstrip("."))
+        yield ".".join((*key.split(".")[:-up], name)) if up else name
 
 
 def find(config: Any, raw: Any, rules: Rules, masks: Masks = ()) -> tuple[list[Hidden], Masks]:
@@ -178,18 +264,27 @@ def find(config: Any, raw: Any, rules: Rules, masks: Masks = ()) -> tuple[list[H
     leaves = [
         (key, at, node._value(), _raw_of(raw, names)) for key, names, at, node in _leaves(config)
     ]
+    secret: set[str] = set()
+    known = _Known(rules, {key: value for key, _, value, _ in leaves}, secret)
     found: dict[tuple[int, ...], Hidden] = {}
     values: list[object] = []
     pairs: list[tuple[str, str]] = []
-    for key, at, value, origin in leaves:
-        shown = _shown(key, value, origin, rules)
-        if shown is None:
-            continue
-        found[at] = Hidden(key, at, shown)
-        if key.startswith("hydra.overrides."):
-            pairs.append((str(value), shown))
-        elif not _has_interpolation(value):
-            values += _secrets_in(key, value, rules)
+    rest, count = leaves, -1
+    while len(found) > count:  # what refers to one that was found is one too
+        count, looked_at, rest = len(found), rest, []
+        for key, at, value, origin in looked_at:
+            shown = _shown(key, value, origin, known)
+            if shown is None:
+                if origin is not None:
+                    rest.append((key, at, value, origin))
+                continue
+            found[at] = Hidden(key, at, shown)
+            secret.add(key)
+            if key.startswith("hydra.overrides."):
+                pairs.append((str(value), shown))
+                pairs += _masks_in_override(str(value), known)
+            elif not _has_interpolation(value):
+                values += _secrets_in(key, value, rules)
     masks = tuple(dict.fromkeys((*masks, *pairs, *masks_of(values))))
     for key, at, value, origin in leaves:
         if at in found:
@@ -200,13 +295,74 @@ def find(config: Any, raw: Any, rules: Rules, masks: Masks = ()) -> tuple[list[H
     return [found[at] for _, at, _, _ in leaves if at in found], masks
 
 
+def options_with_secrets(
+    options: Mapping[str, Any], config: Any, raw: Any, rules: Rules, withheld: Withheld
+) -> tuple[str, ...]:
+    """Return the full keys of the launcher's options that a secret of the config stands in.
+
+    ``options`` are resolved, ``raw`` is the config before that was done. An item of a list counts
+    as the list, one of variables as its name.
+    """
+    values = {key: node._value() for key, _, _, node in _leaves(config)}
+    known = _Known(rules, values, {item.key for item in withheld.hidden})
+    found: dict[str, None] = {}
+
+    def look(names: tuple[Any, ...], key: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for name, item in value.items():
+                look((*names, name), f"{key}.{name}", item)
+        elif isinstance(value, (list, tuple)):
+            for number, item in enumerate(value):
+                name = f"{key}.{str(item).partition('=')[0]}" if key in VARIABLES else key
+                look((*names, number), name, item)
+        else:
+            text = value if isinstance(value, str) else ""
+            hidden = masked(text, withheld.masks) != text
+            if hidden or known.lead_to_one(key, _raw_of(raw, names)):
+                found[key] = None
+
+    look(("hydra", "launcher"), "hydra.launcher", options)
+    return tuple(found)
+
+
+def _masks_in_override(text: str, known: _Known) -> Masks:
+    """Return the masks for the values that a secret override gives, all those of a sweep."""
+    key, value = _parsed_override(text)
+    if any(name.startswith(f"{key}.") for name in known.values) and not isinstance(value, dict):
+        return ()  # it chooses from a group
+    # An interpolation is shown: it is no value.
+    return tuple(mask for mask in masks_in(key, value, known.rules) if "${" not in mask[0])
+
+
+def _parsed_override(text: str) -> tuple[str, Any]:
+    """Return key and value of an override; the values of a sweep as a list."""
+    key, _, value = text.partition("=")
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        return key.lstrip("+~"), value
+    given: Any = override.value()
+    choices = given.list if isinstance(given, ChoiceSweep) else given
+    return override.key_or_group.replace("/", "."), _unquoted(choices)
+
+
+def _unquoted(value: Any) -> Any:
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, Mapping):
+        return {str(_unquoted(key)): _unquoted(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_unquoted(item) for item in value]
+    return value
+
+
 def masks_in(key: str, value: Any, rules: Rules) -> Masks:
     """Return the masks for the secrets in plain values, which stand at ``key`` in a config."""
     if isinstance(value, Mapping):
         items = [(f"{key}.{_name(name)}", item) for name, item in value.items()]
     elif isinstance(value, (list, tuple)):
         items = [(f"{key}.{number}", item) for number, item in enumerate(value)]
-    elif _shown(key, value, None, rules) is None:
+    elif _shown(key, value, None, _Known(rules, {}, frozenset())) is None:
         return ()
     else:
         return masks_of(_secrets_in(key, value, rules))
@@ -283,35 +439,34 @@ def _raw_of(config: Any, names: Sequence[Any]) -> str | None:
     return None
 
 
-def _shown(key: str, value: Any, raw: str | None, rules: Rules) -> str | None:
+def _shown(key: str, value: Any, raw: str | None, known: _Known) -> str | None:
     """Return the text for a value that is a secret by itself, None for any other one."""
+    rules = known.rules
     if value is None or isinstance(value, bool) or value in ("", "???"):
         return None
-    names = _VARIABLE.findall(raw or "")
     variable = _variable(key, value)
     if variable is not None:
         name, single = variable
-        if not rules.is_secret_variable(name, single):
-            return None
-        listed = single is not value
-        shown = _interpolation(raw.partition("=")[2] if listed and raw else raw)
-        return f"{name}={shown}" if listed else _unless_same(shown, value)
-    if rules.is_secret(key, value):
+        if rules.is_secret_variable(name, single):
+            listed = single is not value
+            shown = _interpolation(raw.partition("=")[2] if listed and raw else raw)
+            return f"{name}={shown}" if listed else _unless_same(shown, value)
+    elif rules.is_secret(key, value):
         return _unless_same(_interpolation(raw), value)
-    if raw is not None and (
-        any(map(looks_secret, names)) or any(map(rules.is_secret, _REFERENCE.findall(raw)))
-    ):
+    if raw is not None and known.lead_to_one(key, raw):
         open_ones = [item for item in url_secrets(raw) if not _has_interpolation(item)]
-        return _unless_same(HIDDEN if open_ones else _DEFAULT.sub(r"\1}", raw), value)
+        return _unless_same(HIDDEN if open_ones else without_default(raw), value)
+    if variable is not None:
+        return None
     if not isinstance(value, str):
         return (raw or HIDDEN) if _holds_secret(key, value, rules) else None
     if key.startswith("hydra.overrides."):
         return _unless_same(rules.override(value), value)
     if without_credentials(value) == value:
         return None
-    if raw is not None and all(map(_has_interpolation, url_secrets(raw))):
-        return _unless_same(raw, value)
-    return without_credentials(raw or value)
+    if raw is not None and not url_secrets(raw):
+        return _unless_same(without_default(raw), value)
+    return _unless_same(without_passwords(raw or value), value)
 
 
 def _holds_secret(key: str, value: Any, rules: Rules) -> bool:
@@ -342,9 +497,9 @@ def _variable(key: str, value: Any) -> tuple[str, Any] | None:
 
 def _interpolation(raw: str | None) -> str:
     """Return an interpolation without a default, which may be a secret; ``<hidden>`` for others."""
-    if raw is None or _INTERPOLATIONS.fullmatch(raw) is None:
+    if raw is None or not is_interpolation(raw):
         return HIDDEN
-    return _DEFAULT.sub(r"\1}", raw)
+    return without_default(raw)
 
 
 def _secrets_in(key: str, value: Any, rules: Rules) -> Iterable[object]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from . import _attempt, _capacity, _outcome, _watching
+from . import _attempt, _capacity, _job_folder, _outcome, _watching
 from ._admission import Admission, Request
 from ._attempt import RunnableJob
 from ._capacity import Capacity
@@ -256,6 +256,8 @@ class _Scheduler:
             if job.number not in self._outcomes:
                 outcome = _outcome.stopped(_not_started(job, reason))
                 _watching.record_end(self._recorder, job, outcome, None, None)
+                _job_folder.remove_secrets(job.paths)
+                _job_folder.remove_job_file(job.paths)  # no container is left that has it mounted
                 self._recorder.settled(job)
                 self._outcomes[job.number] = outcome
             del self._waiting[0]

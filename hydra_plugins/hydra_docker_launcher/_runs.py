@@ -99,6 +99,10 @@ class Runs:
         environment = access.environment + self._tracker.job_environment(run_id)
         return StoreAccess(environment, access.folders, access.url, access.url_variable)
 
+    def secrets(self) -> tuple[str, ...]:
+        """Return what containers are told to reach the store, and nobody else is."""
+        return self._tracker.secrets()
+
     def start(self, job: SavedJob, spec: ContainerSpec, attempt: int) -> str | None:
         """Start the run of a job, or set it running again, and return its id.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from . import _data_identity, _job_files, _job_record, _private, _provenance, _redaction
+from . import _data_identity, _job_files, _job_record, _private, _provenance
 from ._data_identity import DataIdentity
 from ._engine import ContainerSpec
 from ._job import Job
@@ -62,10 +62,13 @@ def saved_job(
     content: bytes,
     data: tuple[DataIdentity, ...],
     environment: Variables = (),
+    argv: tuple[str, ...] | None = None,
 ) -> SavedJob:
-    """Return the job; ``environment`` are the variables that only its container gets."""
+    """Return the job; ``environment`` are the variables that only its container gets.
+
+    ``argv`` is the command line where that of ``record`` is without its secrets.
+    """
     facts, clone = record.ready.facts, record.code.clone
-    argv = _redaction.overrides(record.code.task.argv, record.options.rules)
     return SavedJob(
         job=job,
         runnable=runnable,
@@ -74,12 +77,7 @@ def saved_job(
         run=_job_run(record, job, runnable.spec, content, data),
         identity=identity(record, job),
         secrets=(clone.secrets if clone is not None else ())
-        + _job_files.secrets(
-            job.withheld,
-            environment,
-            runnable.masks,
-            record.code.task.argv if argv != record.code.task.argv else None,
-        ),
+        + _job_files.secrets(job.withheld, environment, runnable.masks, argv),
         options=_own_options(record, job),
         data=tuple(item.as_json() for item in data),
     )

@@ -6,7 +6,9 @@ import atexit
 import functools
 import logging
 import os
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from . import (
     _results,
 )
 from ._compose import ComposedJob
-from ._errors import OptionError
+from ._errors import DockerLauncherError, OptionError
 from ._execution import Batch, Execution, MakeEngine, MakeTracker
 from ._job import Job
 from ._task import Task
@@ -79,7 +81,11 @@ class Sweep:
         """
         self._mask_multirun()
         jobs = self._compose(job_overrides, first)
-        options = self._execution.parse([(job.title, job.options) for job in jobs])
+        with _told_without_secrets(jobs):
+            return self._launch(jobs)
+
+    def _launch(self, jobs: Sequence[ComposedJob]) -> list[JobReturn]:
+        options = self._execution.parse([(job, job.options) for job in jobs])
         if options[0].sweep.detach:
             self._check_sweeper()
         composed = {job.number: job for job in jobs}
@@ -112,15 +118,43 @@ class Sweep:
         _composed.forget(self._context)
         for job in jobs:
             _check_folder(job, self._folder)
+            _check_names(job)
         for item in dict.fromkeys(item for job in jobs for item in job.unresolved):
             log.warning("Left for the job to resolve: %s", item)
         return jobs
+
+
+@contextmanager
+def _told_without_secrets(jobs: Sequence[ComposedJob]) -> Iterator[None]:
+    """Mask what errors say: a secret may be part of an option's value, or of a path."""
+    try:
+        yield
+    except DockerLauncherError as error:
+        masks = tuple(dict.fromkeys(mask for job in jobs for mask in job.withheld.masks))
+        told = "".join(traceback.format_exception(error))
+        if _redaction.masked(told, masks) == told:
+            raise
+        error.args = tuple(_redaction.masked_plain(error.args, masks))
+        raise error from None
+
+
+def _check_names(job: ComposedJob) -> None:
+    """Raise ``OptionError`` for a secret in a name that everything of the sweep is called by."""
+    hidden = {item.key for item in job.withheld.hidden}
+    for key in ("hydra.job.name", "hydra.sweep.dir", "hydra.sweep.subdir"):
+        if key in hidden:
+            raise OptionError(
+                f"{job.title}: {key} has a secret of the config in it, and everybody who lists "
+                "folders, images or runs would see it. Leave it out there."
+            )
 
 
 def _check_folder(job: ComposedJob, sweep: Path) -> None:
     """Raise ``OptionError`` where the name of a job's output folder would tell a secret."""
     name = os.path.relpath(job.output_dir, sweep)
     shown = _redaction.masked(name, job.withheld.masks)
+    for given, written in zip(job.task_overrides, job.overrides, strict=True):
+        shown = shown.replace(given, written)
     if shown != name:
         keys = ", ".join(item.key for item in job.withheld.hidden if "hydra." not in item.key)
         raise OptionError(

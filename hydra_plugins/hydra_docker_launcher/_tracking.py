@@ -126,9 +126,9 @@ class History(Protocol):
 class Tracker(Protocol):
     """One tracking system. All methods that concern a job may be called from several threads.
 
-    Every method but ``answers`` raises ``TrackingError`` when the store does not do what it is
-    asked for, within seconds where it does not answer. Each may then be called again: what a call
-    that failed has left half done is taken up, nothing is logged twice.
+    Every method that asks the store, but for ``answers``, raises ``TrackingError`` when that does
+    not do what it is asked for, within seconds where it does not answer. Each may then be called
+    again: what a call that failed has left half done is taken up, nothing is logged twice.
     """
 
     def open_sweep(self, sweep: SweepRun) -> str | None:
@@ -139,6 +139,9 @@ class Tracker(Protocol):
 
     def access(self) -> StoreAccess:
         """Tell what a container needs to reach the store. Valid once a sweep is open."""
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what containers are told to reach the store and nobody else is. Asks nobody."""
 
     def job_runs(self) -> Mapping[int, str]:
         """Return the newest child run of each job of the sweep, by the job's number."""
@@ -189,6 +192,9 @@ class NoTracker:
 
     def access(self) -> StoreAccess:
         return StoreAccess()
+
+    def secrets(self) -> tuple[str, ...]:
+        return ()
 
     def job_runs(self) -> Mapping[int, str]:
         return {}

@@ -101,6 +101,8 @@ class Watch:
         self._refused = refused
         self._pledge = pledge
         self._lost_pledge = False
+        #: What the task function returned, with the secrets that may be in it.
+        self._returned: Any = None
         self._container: str | None = None
         self._log: ContainerLog | None = None
         self._started = False
@@ -254,9 +256,11 @@ class Watch:
             lost = _outcome.lost(f"the engine has stopped to answer: {error}")
             self.outcome = _outcome.stopped(self._stopped_by) if self._stopped_by else lost
             return None
+        result = _outcome.read_result(self.job.paths.result)
+        self._returned = _outcome.read_returned(self.job.paths, result)
         self.outcome = _outcome.decide(
             state,
-            _masked_result(_outcome.read_result(self.job.paths.result), self.job.masks),
+            _masked_result(result, self.job.masks),
             spec=self._spec,
             lines=_outcome.last_lines(self.job.paths.log, LAST_LINES),
             timed_out=self._timed_out,
@@ -427,6 +431,8 @@ class Watch:
                 self._container,
             )
             record_end(self._recorder, self.job, self.outcome, self._container, state)
+            if self.outcome.end is End.COMPLETED:  # for the sweeper, which writes nothing down
+                self.outcome = replace(self.outcome, value=self._returned)
             _job_folder.remove_secrets(self.job.paths)
             self._clean_up()
             self._recorder.settled(self.job)

@@ -120,6 +120,8 @@ def main():
         sys.exit(0)
     if os.path.lexists(job.result):
         os.unlink(job.result)  # of an attempt before this one
+    if os.path.lexists(returned_file(job)):
+        os.unlink(returned_file(job))
     atexit.register(write_end, job)  # the first to be registered is the last to be called
     if job.final:
         take_over_exit(job)
@@ -391,20 +393,27 @@ def write_result(job, content):
     """Write how the job stands; a process that it has forked has no say in that."""
     if os.getpid() != job.process:
         return
-    content = masked(content, job.masks)
-    job.written = content
+    shown = masked(content, job.masks)
+    if "value" in content and shown != content:
+        # For the sweeper alone: the host removes the file as it reads it.
+        save(returned_file(job), {"value": content["value"]})
+    job.written = content = shown
     memory = read_memory()
     if memory:
         content["memory"] = memory
-    save_result(job, content)
+    save(job.result, content)
 
 
-def save_result(job, content):
-    partial = "{}.{}".format(job.result, os.getpid())
+def returned_file(job):
+    return os.path.join(os.path.dirname(job.result), "returned.json")
+
+
+def save(path, content):
+    partial = "{}.{}".format(path, os.getpid())
     try:
         with open(partial, "w", encoding="utf-8") as file:
             json.dump(content, file)
-        os.replace(partial, job.result)
+        os.replace(partial, path)
     except BaseException:
         if os.path.lexists(partial):
             os.unlink(partial)
@@ -488,7 +497,7 @@ def note_death(job):
     else:
         died = {"outcome": "exited", "code": None, "after": content.get("outcome"), "died": True}
         content = {**content, **died, "exit_code": None}
-    save_result(job, content)
+    save(job.result, content)
 
 
 # ---- what it has used ----------------------------------------------------------------------------

@@ -254,7 +254,8 @@ class DockerLauncherConf:
     env_file: Any = None
 
     # Globs of further config keys (db.*_pin) and variables whose values are written down nowhere,
-    # beside the usual names (*password*, *secret*, *token*, *api_key*, …). `!model.tokens` is none.
+    # beside the usual names (*password*, *secret*, *token*, *api_key*, … of docs/security.md).
+    # `!model.tokens` is none.
     redact: List[str] = field(default_factory=list)
 
     # ---- How the sweep runs ----------------------------------------------------------------------

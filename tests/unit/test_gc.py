@@ -265,19 +265,21 @@ def test_leftovers_of_a_killed_launcher(tmp_path):
     folder = a_ledger(tmp_path / "sweep")
     private = folder / "3/.docker"
     (private / "secrets").mkdir(parents=True)
-    for name in ("job.pickle", "config.yaml", "result.json", "secrets/credential"):
+    kept = ("config.yaml", "result.json")
+    for name in ("job.pickle", "returned.json", "secrets/credential", *kept):
         (private / name).touch()
     state = _gc_sweeps.look(folder, local=True)
     assert _gc_sweeps.leftovers([state], os.getuid() + 1) == []
     found = _gc_sweeps.leftovers([state, state], os.getuid())
     assert [(file.path, file.secret) for file in found] == [
         (private / "job.pickle", False),
+        (private / "returned.json", True),
         (private / "secrets/credential", True),
     ]
     for file in found:
         _gc_sweeps.remove(folder, file.path)
         _gc_sweeps.remove(folder, file.path)
-    assert sorted(path.name for path in private.iterdir()) == ["config.yaml", "result.json"]
+    assert sorted(path.name for path in private.iterdir()) == [*kept]
 
 
 def test_config_of_a_container_that_is_kept(tmp_path):

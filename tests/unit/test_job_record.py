@@ -14,6 +14,7 @@ from hydra_plugins.hydra_docker_launcher._job_record import from_json, to_json
 from hydra_plugins.hydra_docker_launcher._pinning import Code, Ready
 from hydra_plugins.hydra_docker_launcher._plan import Identity
 from hydra_plugins.hydra_docker_launcher._preflight import Facts
+from hydra_plugins.hydra_docker_launcher._redaction import Withheld, masks_of
 
 RECORD = a_record()
 SPEC = ContainerSpec(
@@ -62,6 +63,21 @@ def written(options, code=CODE):
         a_job(Path("/home/ada/project/multirun/then/0")), overrides=("lr=0.1",), written=options
     )
     return json.loads(to_json(job, SPEC, code, READY))
+
+
+def test_command_line_without_secrets():
+    """One that stands in the override of another key is masked there too."""
+    task = replace(CODE.task, argv=("train.py", "+note=pw-hunter22"))
+    job = replace(
+        a_job(ROOT / "multirun/then/0"),
+        written=OPTIONS,
+        withheld=Withheld(
+            masks=masks_of(["hunter22"]), options=("hydra.launcher.environment.PLAIN",)
+        ),
+    )
+    text = to_json(job, SPEC, replace(CODE, task=task), READY)
+    assert json.loads(text)["task"]["argv"] == ["train.py", "+note=pw-<hidden>"]
+    assert from_json(text, "a run").secret_variables == ("PLAIN",)
 
 
 def test_literal():

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -286,6 +287,121 @@ def test_secret_of_the_config_as_build_argument(bench):
     assert bench.engines_made == 0
 
 
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [
+        ("hydra.launcher.mlflow.run_name=run-${db.password}", "hydra.launcher.mlflow.run_name"),
+        (
+            "hydra.launcher.mlflow.experiment_name=of-${db.password}",
+            "hydra.launcher.mlflow.experiment_name",
+        ),
+        ("hydra.launcher.volumes=['/nowhere/${db.password}:/d']", "hydra.launcher.volumes"),
+        ("hydra.launcher.image=train:${db.password}", "hydra.launcher.image"),
+        ("hydra.job.name=train-${db.password}", "hydra.job.name"),
+        ("hydra.sweep.dir=multirun/${db.password}", "hydra.sweep.dir"),
+    ],
+)
+@pytest.mark.parametrize("secret", [SECRET, "abc12"])
+def test_secret_of_the_config_in_what_all_can_read(bench, caplog, option, key, secret):
+    """It is refused, however short it is, and no message shows it; ``redact`` can allow it."""
+    bench.configure(f"db: {{password: {secret}}}\n")
+    with pytest.raises(OptionError, match=f"{key} has a secret of the config in it") as raised:
+        bench.sweep(option).launch([["lr=1"]], 0)
+    assert secret not in str(raised.value) + caplog.text
+    assert bench.engine.calls == []
+    if "volumes" not in option and "image" not in option:
+        bench.sweep(option, "hydra.launcher.redact=['!db.password']").launch([["lr=1"]], 0)
+
+
+def test_secret_of_the_config_in_an_error(bench):
+    """An option that is wrong is shown without it."""
+    bench.configure(f"db: {{password: {SECRET}}}\n")
+    option = "hydra.launcher.environment={NVIDIA_VISIBLE_DEVICES: 'x ${db.password}'}"
+    with pytest.raises(OptionError) as raised:
+        bench.sweep(option).launch([["lr=1"]], 0)
+    assert "environment.NVIDIA_VISIBLE_DEVICES=x <hidden>: is the launcher's own" in str(
+        raised.value
+    )
+    assert SECRET not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize("secret", [SECRET, "abc12"])
+def test_secret_of_the_config_in_a_tag(bench, secret, capsys):
+    """A tag, a label and a variable that take it in: it is in nothing that others can read."""
+    bench.configure(f"db: {{password: {secret}}}\nplace: x ${{db.password}}\n")
+    options = (
+        "+hydra.launcher.mlflow.tags.note='pw ${db.password}'",
+        "+hydra.launcher.labels.of='${db.password}'",
+        "hydra.launcher.environment={PLAIN: '${place}', PUBLIC: yes}",
+    )
+    bench.sweep(*options).launch([["lr=1"]], 0)
+    bench.sweep(*options, "hydra.launcher.dry_run=true", "hydra.sweep.dir=y").launch([["lr=1"]], 0)
+
+    (container,) = bench.engine.made.values()
+    assert container.variables["PLAIN"] == f"x {secret}"
+    assert dict(container.spec.environment)["PUBLIC"] == "yes"
+    tracked = repr((bench.tracker.sweep, bench.tracker.jobs, bench.tracker.ends))
+    files = [path for path in (bench.folder / "multirun").rglob("*") if path.is_file()]
+    told = [
+        tracked,
+        repr(container.spec),
+        *capsys.readouterr(),
+        *(path.read_text(errors="replace") for path in files),
+    ]
+    assert [text for text in told if secret in text] == []
+    assert bench.tracker.sweep.tags["note"] == "<hidden>"
+    assert dict(container.spec.labels)["of"] == "<hidden>"
+    record = json.loads(bench.tracker.jobs["run-0"].artifacts["job.json"])
+    assert record["options"]["environment"]["PLAIN"] == "${oc.env:PLAIN}"
+    assert record["secret_variables"] == ["PLAIN"]
+
+
+def test_secret_that_stands_again_in_the_command_line(bench, monkeypatch):
+    """An override of another key may have it in it; the job's own ``sys.argv`` is whole."""
+    bench.configure(f"db: {{password: {SECRET}}}\n")
+    again = f"+note='host?pw={SECRET}'"
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", again])
+    bench.sweep("hydra.sweep.dir=multirun/x").launch([[again]], 0)
+
+    (container,) = bench.engine.made.values()
+    assert again in json.loads(container.secrets["redaction.json"])["argv"]
+    assert "+note='host?pw=<hidden>'" in bench.ledger["task"]["argv"]
+    tracked = repr((bench.tracker.sweep, bench.tracker.jobs, bench.tracker.ends))
+    files = [path for path in (bench.folder / "multirun").rglob("*") if path.is_file()]
+    assert [text for text in (tracked, *map(_text, files)) if SECRET in text] == []
+
+
+def _text(file: Path) -> str:
+    return file.read_bytes().decode("utf-8", "replace")
+
+
+def test_default_of_a_variable(bench, monkeypatch):
+    """What ``oc.env`` falls back to may be the secret; of no secret it stays."""
+    monkeypatch.delenv("DB_PASSWORD", raising=False)
+    bench.configure(f"db: {{password: {SECRET}}}\n")
+    given = (
+        "DB_PASSWORD: '${oc.env:DB_PASSWORD,default3333}'",
+        "PLAIN: '${oc.env:DB_PASSWORD,default3333}'",
+        "THREADS: '${oc.env:THREADS_OF_NOBODY,4}'",
+        f"MIX: 'pw={SECRET} ${{oc.env:HOME}}'",
+    )
+    bench.sweep(f"hydra.launcher.environment={{{', '.join(given)}}}").launch([["lr=1"]], 0)
+
+    (container,) = bench.engine.made.values()
+    assert container.variables["PLAIN"] == "default3333"
+    record = json.loads(bench.tracker.jobs["run-0"].artifacts["job.json"])
+    assert record["options"]["environment"] == {
+        "DB_PASSWORD": "${oc.env:DB_PASSWORD}",
+        "PLAIN": "${oc.env:DB_PASSWORD}",
+        "THREADS": "${oc.env:THREADS_OF_NOBODY,4}",
+        "MIX": "${oc.env:MIX}",
+    }
+    tracked = repr((bench.tracker.sweep, bench.tracker.jobs, container.spec))
+    files = [path for path in (bench.folder / "multirun").rglob("*") if path.is_file()]
+    for secret in ("default3333", SECRET):
+        assert [text for text in (tracked, *map(_text, files)) if secret in text] == []
+
+
 def test_env_file_in_the_repository(bench):
     """It is no code: it need not be committed, and no snapshot takes it."""
     (bench.folder / "variables.env").write_text("PLAIN=file-secret\n")
@@ -308,10 +424,9 @@ def test_env_file_in_the_repository(bench):
     assert "file-secret" not in repr((bench.tracker.sweep, bench.tracker.jobs))
 
 
-def test_secrets_of_the_store(bench, monkeypatch):
-    """The password of a tracking server comes by the file as well."""
+def test_secrets_of_the_store(bench):
+    """The password of a tracking server comes by the file as well, wherever it is from."""
     variables = (("MLFLOW_TRACKING_PASSWORD", "store-secret"), ("MLFLOW_TRACKING_USERNAME", "ada"))
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "store-secret")
     bench.tracker.store = StoreAccess(variables)
     bench.engine.plays = {0: Play(lines=("tried store-secret",))}
 
@@ -320,6 +435,7 @@ def test_secrets_of_the_store(bench, monkeypatch):
     (container,) = bench.engine.made.values()
     assert container.variables["MLFLOW_TRACKING_PASSWORD"] == "store-secret"
     assert dict(container.spec.environment)["MLFLOW_TRACKING_USERNAME"] == "ada"
+    assert ["store-secret", "<hidden>"] in json.loads(container.secrets["redaction.json"])["masks"]
     assert "store-secret" not in repr(container.spec)
     output = bench.folder / "multirun/x/0"
     assert "tried <hidden>" in (output / "container.log").read_text()

@@ -265,6 +265,29 @@ def test_database_server(folder: Path) -> None:
     assert store.shown == "postgresql+psycopg2://ann:***@db:5432/runs"
 
 
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://ann:pass@host/x", "https://ann:***@host/x"),
+        ("https://ghp_token@host/x", "https://***@host/x"),
+        ("https://host/x?api_key=abc", "https://host/x?api_key=***"),
+        ("https://host:5000/ann@x", "https://host:5000/ann@x"),
+    ],
+)
+def test_address_without_secrets(folder: Path, uri: str, shown: str) -> None:
+    """A password, a token in the user's place, a parameter that is one: in no message."""
+    store = find_store(uri, folder, {})
+    assert store.shown == shown
+    assert store.masked(f"cannot reach {uri}") == f"cannot reach {shown}"
+
+
+def test_secrets(folder: Path) -> None:
+    """What containers get to log in, and what the address has of it."""
+    store = find_store("https://ann:of-url@host/x", folder, {})
+    environment = {"MLFLOW_TRACKING_TOKEN": "of-variable", "MLFLOW_TRACKING_USERNAME": "ann"}
+    assert store.secrets(environment) == ("of-variable", "of-url")
+
+
 def test_databricks(folder: Path) -> None:
     """Databricks is MLflow's business: name and credentials are handed on."""
     environment = {"DATABRICKS_HOST": "https://dbc", "DATABRICKS_TOKEN": "t"}

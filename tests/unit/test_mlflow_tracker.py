@@ -860,6 +860,14 @@ def server(tmp_path: Path, migrated: Path) -> Iterator[tuple[str, Callable[[], N
         process.stdout and process.stdout.close()
 
 
+def test_secrets(folder: Path, tmp_path: Path) -> None:
+    """The password of MLflow's own file in the home is one: containers get it as well."""
+    (tmp_path / ".mlflow").mkdir()
+    file = "[mlflow]\nmlflow_tracking_username = ann\nmlflow_tracking_password = of-a-file\n"
+    (tmp_path / ".mlflow" / "credentials").write_text(file)
+    assert MlflowTracker("https://ghp_x@host", folder, "ann").secrets() == ("of-a-file", "ghp_x")
+
+
 def test_server(
     server: tuple[str, Callable[[], None]],
     folder: Path,

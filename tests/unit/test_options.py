@@ -389,9 +389,16 @@ def test_secrets_that_are_no_names(tmp_path):
         "hydra.launcher.clone.token=…: must be the name of a variable that is set in this host's "
         "environment and holds the token, for example GITHUB_TOKEN; not the token itself"
     )
-    assert refusal(tmp_path, remote="https://ada:ghp_secret@example.org/a.git") == (
-        "hydra.launcher.remote=…: must have no password in it; hydra.launcher.clone.token names one"
-    )
+    reason = "must have no password or token in it; hydra.launcher.clone.token names one"
+    for remote in (
+        "https://ada:ghp_secret@example.org/a.git",
+        "https://ghp_secret@example.org/a.git",
+        "https://example.org/a.git?access_token=ghp_secret",
+        "ssh://git:ghp_secret@example.org/a.git",
+    ):
+        assert refusal(tmp_path, remote=remote) == f"hydra.launcher.remote=…: {reason}"
+    for remote in ("ssh://git@example.org/a.git", "git@example.org:a.git", "upstream"):
+        assert parsed(tmp_path, remote=remote).sweep.remote == remote
 
 
 @pytest.mark.parametrize("name", ["ssh_key", "known_hosts"])
@@ -791,6 +798,8 @@ def test_secret_build_argument(tmp_path):
         {"environment": ["TOKEN=abcdef", ["x"]]},
         {"mlflow": {"tags": {"token": ["abcdef"]}}},
         {"image": "", "push": "https://ada:abcdef@registry"},
+        {"redact": ["*push*"], "push": "Not abcdef"},
+        {"redact": ["DOOR_PIN"], "environment": {"DOOR_PIN": "abcdef\0"}},
     ],
 )
 def test_refusal_without_secrets(tmp_path, options):

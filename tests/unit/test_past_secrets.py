@@ -83,4 +83,10 @@ def test_wrong_wishes(past, wished, message):
 
 def test_nothing_withheld():
     """Most jobs have no secrets."""
-    assert withheld(a_past_job(), {}) is NOTHING
+    assert withheld(a_past_job(), {}) == NOTHING
+
+
+def test_variables_that_were_secrets():
+    """What was made of a secret is one again, though its name does not say so."""
+    past = replace(a_past_job(), record=a_record(secret_variables=("PLAIN",)))
+    assert withheld(past, {}).secret_variables("hydra.launcher.environment") == ("PLAIN",)

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.hydra_docker_launcher._compose import compose, hydra_files, serialize_config
 from hydra_plugins.hydra_docker_launcher._multirun import mask
-from hydra_plugins.hydra_docker_launcher._private import Rules
+from hydra_plugins.hydra_docker_launcher._private import Rules, without_credentials
 from hydra_plugins.hydra_docker_launcher._redaction import (
     find,
     leaf,
@@ -68,11 +68,83 @@ class Keys:
         ("hydra.launcher.clone.token", "GITHUB_TOKEN", False),
         ("hydra.runtime.choices.secrets", "prod", False),
         ("secret_kind", Kind.PLAIN, False),
+        ("db.pass", "abc", True),
+        ("smtp_pass", "abc", True),
+        ("db.pass", 1234, True),
+        ("db.pwd", "abc", True),
+        ("http.auth", "ada:abc", True),
+        ("http.auth", ["ada", "abc"], True),
+        ("http.auth.user.password", "abc", True),
+        ("wandb.key", "abc", True),
+        ("openai_key", "abc", True),
+        ("signing_key", "abc", True),
+        ("db.connection_string", "Server=x;Pwd=abc", True),
+        ("sentry.dsn", "abc", True),
+        ("github.pat", "abc", True),
+        ("compass", "abc", False),
+        ("bypass", "abc", False),
+        ("model.pass_through", "abc", False),
+        ("filter.low_pass", "abc", False),
+        ("forward_pass", "abc", False),
+        ("n_passes", 3, False),
+        ("two_stage_pass", 3, False),
+        ("http.auth.type", "basic", False),
+        ("paper.authors", "ada", False),
+        ("authority", "abc", False),
+        ("pwd", "/home/ada", False),
+        ("paths.pwd", "../code", False),
+        ("data.path", "/a/b", False),
+        ("attention.key", "abc", False),
+        ("key_dim", 64, False),
+        ("num_keys", 8, False),
+        ("sort_key", "abc", False),
+        ("music.master_keyboard", "abc", False),
+        ("wandb.key_metric", "loss", False),
+        ("data.pattern", "*.csv", False),
+        ("compat", "abc", False),
     ],
 )
 def test_keys(key, value, expected):
     """Names that secrets have, anywhere in the full key; numbers of tokens are counts."""
     assert Rules().is_secret(key, value) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("DB_PASS", "abc", True),
+        ("PASS", "abc", True),
+        ("MYSQL_PWD", "abc", True),
+        ("SMTP_PASS", "abc", True),
+        ("GITHUB_PAT", "abc", True),
+        ("ENCRYPTION_KEY", "abc", True),
+        ("SIGNING_KEY", "abc", True),
+        ("WANDB_KEY", "abc", True),
+        ("AZURE_STORAGE_KEY", "abc", True),
+        ("AZURE_STORAGE_CONNECTION_STRING", "abc", True),
+        ("SENTRY_DSN", "abc", True),
+        ("GCP_CREDS", "abc", True),
+        ("CALLBACK", "https://host/x?api_key=abc", True),
+        ("PWD", "/home/ada", False),
+        ("OLDPWD", "/home/ada", False),
+        ("PROJECT_PWD", "/home/ada", False),
+        ("COMPASS", "abc", False),
+        ("BYPASS", "abc", False),
+        ("PASS_THROUGH", "abc", False),
+        ("LOW_PASS", "abc", False),
+        ("N_PASSES", "3", False),
+        ("GIT_AUTHOR_NAME", "Ada", False),
+        ("LD_LIBRARY_PATH", "/a/b", False),
+        ("KEY_DIM", "64", False),
+        ("SORT_KEY", "abc", False),
+        ("XKB_KEYBOARD", "us", False),
+        ("PATTERN", "*.csv", False),
+        ("CREDITS", "abc", False),
+    ],
+)
+def test_names_of_variables(name, value, expected):
+    """The usual names; words that have them in them, and folders, are none."""
+    assert Rules().is_secret_variable(name, value) is expected
 
 
 def test_globs_of_the_user():
@@ -137,6 +209,14 @@ def test_short_values():
     assert masked("abcdef", masks_of(["abcdef"])) == "<hidden>"
 
 
+@pytest.mark.parametrize(
+    "override", ["note=pa\\\\ss\\,wörd\\ x", "note='pa\\\\ss,wörd x'", "note: 'pa\\\\ss,wörd x'"]
+)
+def test_forms_in_an_override(override):
+    """As it stands there without quotes, and in them."""
+    assert "wörd" not in masked(override, masks_of(["pa\\ss,wörd x"]))
+
+
 def test_longer_values_first():
     """A value that is part of another one does not leave the rest of that."""
     assert masked("secret-of-ada", masks_of(["secret", "secret-of-ada"])) == "<hidden>"
@@ -154,6 +234,36 @@ def test_urls():
     """The password; a user alone is a token, but not for ssh."""
     text = "https://ada:pw@host and https://ghp_x@host and ssh://git@host and https://host/a@b"
     assert url_secrets(text) == ("pw", "ghp_x")
+
+
+@pytest.mark.parametrize(
+    ("url", "found", "shown"),
+    [
+        (
+            "s3://b/x?a=1&sig=a%2Fb&token=t",
+            ("a%2Fb", "t"),
+            "s3://b/x?a=1&sig=<hidden>&token=<hidden>",
+        ),
+        ("https://h/?api_key=abc#top", ("abc",), "https://h/?api_key=<hidden>#top"),
+        ("https://h/?max_tokens=5&key=model.pt", (), "https://h/?max_tokens=5&key=model.pt"),
+        (
+            "https://h/?key=AIzaSyA1234567890abc",
+            ("AIzaSyA1234567890abc",),
+            "https://h/?key=<hidden>",
+        ),
+        ("https://h/?token=${oc.env:T}", (), "https://h/?token=${oc.env:T}"),
+        ("redis://ada:p/w@h/1", ("p/w",), "redis://h/1"),
+        ("https://ada@example.org:pw@h/x", ("pw",), "https://h/x"),
+        ("https://ghp_x:x-oauth-basic@h/x", ("ghp_x",), "https://h/x"),
+        ("http://h:5000/x@y", (), "http://h:5000/x@y"),
+        ("http://[::1]:5000/x@y", (), "http://[::1]:5000/x@y"),
+    ],
+)
+def test_parts_of_urls(url, found, shown):
+    """Parameters that are called as secrets are; a password with a slash; a port is none."""
+    assert url_secrets(url) == found
+    assert without_credentials(url) == shown
+    assert without_credentials(shown) == shown
 
 
 # ---- configs -------------------------------------------------------------------------------------
@@ -211,6 +321,64 @@ def test_short_value_that_stands_again():
     raw = OmegaConf.create({"password": "abc", "url": "host?${password}&x", "x": "abc"})
     config = OmegaConf.create({"password": "abc", "url": "host?abc&x", "x": "abc"})
     assert shown(config, raw) == {"password": "<hidden>", "url": "host?${password}&x"}
+
+
+def test_what_refers_to_a_secret():
+    """By way of another key, from where it stands, by a resolver; what counts tokens does not."""
+    keys = {
+        "db": {"password": "abc", "own": "x ${.password}", "max_tokens": 512},
+        "one": "at ${two}",
+        "two": "at ${db.password}",
+        "bracket": "at ${db[password]}",
+        "selected": "at ${oc.select:db.password,none}",
+        "length": "at ${db.max_tokens}",
+        "listed": ["at ${..db.password}"],
+        "variable": "at ${oc.env:MY_TOKEN,a-default}",
+        "quoted": "at ${oc.env:MY_TOKEN,'a}default'}",
+        "store": "redis://:${oc.env:STORE,a-default}@host",
+        "folder": "${pwd}/data",
+        "pwd": "/home/ada",
+        "hydra": {"job": {"env_set": {"PLAIN": "${db.password}", "FREE": "${length}"}}},
+    }
+    raw = OmegaConf.create(keys)
+    config = OmegaConf.create(OmegaConf.to_container(raw, resolve=True))
+    assert shown(config, raw) == {
+        "db.password": "<hidden>",
+        "db.own": "x ${.password}",
+        "one": "at ${two}",
+        "two": "at ${db.password}",
+        "bracket": "at ${db[password]}",
+        "selected": "at ${oc.select:db.password,none}",
+        "listed.0": "at ${..db.password}",
+        "variable": "at ${oc.env:MY_TOKEN}",
+        "quoted": "at ${oc.env:MY_TOKEN}",
+        "store": "redis://:${oc.env:STORE}@host",
+        "hydra.job.env_set.PLAIN": "${db.password}",
+    }
+
+
+def test_values_of_overrides():
+    """They are masked wherever they stand again, each of a sweep; names of groups are not."""
+    task = [
+        "db.password='hunter2222',other-one",
+        "+note=host?pw=hunter2222",
+        "a=x-other-one",
+        "secrets=production",
+        "place=production",
+        "+user={token: of-the-user}",
+        "again=of-the-user",
+    ]
+    node = {"secrets": {"password": "abc"}, "hydra": {"overrides": {"task": task}}}
+    config = OmegaConf.create(node)
+    assert shown(config, config) == {
+        "secrets.password": "<hidden>",
+        "hydra.overrides.task.0": "db.password=<hidden>",
+        "hydra.overrides.task.1": "+note=host?pw=<hidden>",
+        "hydra.overrides.task.2": "a=x-<hidden>",
+        "hydra.overrides.task.3": "secrets=<hidden>",
+        "hydra.overrides.task.5": "+user=<hidden>",
+        "hydra.overrides.task.6": "again=<hidden>",
+    }
 
 
 def test_before_interpolations_are_resolved(configs):

@@ -34,6 +34,7 @@ from hydra_plugins.hydra_docker_launcher._option_values import NO_GPUS, Gpus, Re
 from hydra_plugins.hydra_docker_launcher._options import Retries
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
 from hydra_plugins.hydra_docker_launcher._paths import JobPaths
+from hydra_plugins.hydra_docker_launcher._redaction import masks_of
 from hydra_plugins.hydra_docker_launcher._running import RunnableJob, run_jobs
 from hydra_plugins.hydra_docker_launcher._stray_rules import Policy
 
@@ -703,6 +704,29 @@ def test_secrets(sweep, play, keep, folder):
     sweep.run(job, keep=keep)
     assert list(job.paths.private.rglob("se*")) == ([job.paths.secrets] if folder else [])
     assert list(job.paths.private.rglob("ssh_key")) == []
+
+
+def test_return_value_with_a_secret(sweep):
+    """It goes to the sweeper as it is; the record has it without, and no file is left."""
+    job = replace(sweep.job(0), masks=masks_of(["training"]))
+    value = {"phase": "training", "x": "a"}
+    sweep.plays(_0=Play(result={"outcome": "completed", "value": value}))
+    (outcome,) = sweep.run(job)
+    assert outcome.value == value
+    recorded, _ = sweep.notes.ends[0]
+    assert recorded.value == {"phase": "<hidden>", "x": "a"}
+
+
+def test_secrets_of_a_job_that_is_called_off(sweep):
+    """Its files can be there before its container is: its launcher was killed in between."""
+    first, second = sweep.job(0), sweep.job(1)
+    second.paths.secrets.mkdir(parents=True)
+    (second.paths.secrets / "ssh_key").write_text("private")
+    second.paths.job.write_text("job")
+    sweep.plays(_0=Play(exit_code=1, result=None))
+    outcomes = sweep.run(first, second, n_jobs=1, fail_fast=True)
+    assert outcomes[1].end is End.STOPPED
+    assert list(second.paths.private.rglob("*")) == []
 
 
 def test_secrets_after_ctrl_c(sweep):

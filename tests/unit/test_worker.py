@@ -17,9 +17,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from hydra_plugins.hydra_docker_launcher import _job_files, _worker
+from hydra_plugins.hydra_docker_launcher import _job_files, _job_folder, _worker
 from hydra_plugins.hydra_docker_launcher._compose import compose
-from hydra_plugins.hydra_docker_launcher._outcome import read_result
+from hydra_plugins.hydra_docker_launcher._outcome import read_result, read_returned
 from hydra_plugins.hydra_docker_launcher._paths import JobPaths
 from hydra_plugins.hydra_docker_launcher._remote_error import rebuild
 from hydra_plugins.hydra_docker_launcher._task import Task
@@ -229,6 +229,18 @@ def test_secrets(worker):
     left = [path for path in worker.paths.output.rglob("*") if path.parent != worker.paths.secrets]
     texts = [path.read_bytes() for path in left if path.is_file() and path.suffix != ".log"]
     assert not any(b"hunter22" in text or b"from-argv" in text for text in texts)
+
+
+def test_secret_that_is_returned(worker):
+    """The sweeper gets it as it is, by a file that the host removes; the result is without it."""
+    worker.config("db: {password: hunter22}\n")
+    value = {"said": "is hunter22", "lr": 0.5}
+    worker.run(HEAD + "def main(cfg): return dict(said='is ' + cfg.db.password, lr=0.5)" + TAIL)
+    assert worker.result["value"] == {"said": "is <hidden>", "lr": 0.5}
+    assert read_returned(worker.paths, worker.result) == value
+    _job_folder.remove_secrets(worker.paths)
+    assert not worker.paths.returned.exists()
+    assert read_returned(worker.paths, worker.result) == worker.result["value"]
 
 
 def test_secrets_that_are_gone(worker):

@@ -23,7 +23,16 @@ class Signing:
 
 
 ConfigStore.instance().store(group="signing", name="typed", node=Signing)
-VARIABLES = ("DB_TOKEN", "PLAIN_SETTING", "WANDB_API_KEY", "COPY", "SIGNING_SECRET", "LANG_OF_FILE")
+VARIABLES = (
+    "DB_TOKEN",
+    "PLAIN_SETTING",
+    "WANDB_API_KEY",
+    "COPY",
+    "SIGNING_SECRET",
+    "LANG_OF_FILE",
+    "GIVEN",
+    "SHORT",
+)
 
 
 @hydra.main(version_base="1.3", config_path=".", config_name="config")
@@ -38,6 +47,7 @@ def main(cfg):
         "copied": cfg.copied,
         "pin": cfg.door.main_pin,
         "typed": cfg.signing.private_key,
+        "note": cfg.get("note"),
         "override": [item for item in hydra_cfg.overrides.task if "passphrase" in item],
         "argv": [word for word in sys.argv if "passphrase" in word],
         **{name: os.environ.get(name) for name in VARIABLES},
@@ -50,6 +60,7 @@ def main(cfg):
     }
     output = Path(hydra_cfg.runtime.output_dir)
     (output / "answers.json").write_text(json.dumps(answers))
+    del seen["SHORT"]  # too short to be masked in a line of output
     print("all of it:", json.dumps(seen), seen["password"], seen["store"], flush=True)
     for _ in range(1200):
         if (output / "go").exists() or "GO" in os.environ:
