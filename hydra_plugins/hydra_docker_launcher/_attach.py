@@ -101,16 +101,16 @@ class Attached:
         """
         self._recorder.join(self._sweep.relays)
         for job in self._folder.jobs().values():
-            outcome = self._recorded(job)
+            outcome = self._seen(job)
             if outcome is not None:
                 self._recorder.settle(job, outcome)
         left = self._folder.jobs().values()
-        if any(self._recorded(job) is None for job in left):
+        if any(self._seen(job) is None for job in left):
             self._recorder.hand_over()
         else:
             self._recorder.close(RunStatus.FINISHED)
             self._recorder.finish()
-        return sum(self._recorded(job) is not None for job in left)
+        return sum(self._seen(job) is not None for job in left)
 
     def _run(self, engine: Engine, stop: str | None) -> None:
         seen: set[int] = set()
@@ -127,10 +127,12 @@ class Attached:
             self._run_jobs(engine, jobs, stop)
 
     def _run_jobs(self, engine: Engine, jobs: Mapping[int, SavedJob], stop: str | None) -> None:
-        containers = _take_up.containers(engine, self._sweep.id)
+        containers = _take_up.containers(engine, self._sweep.id, self._ledger)
         left = []
         for number, job in jobs.items():
             container = containers.get(number)
+            if _take_up.is_doubtful(self._ledger.row(number), container):
+                self._recorder.take_back(number)
             outcome = self._recorded(job)
             if outcome is None:
                 left.append(_take_up.gone_on(job, self._ledger.row(number), container))
@@ -154,6 +156,10 @@ class Attached:
             stop=stop,
             system_metrics=sweep.system_metrics,
         )
+
+    def _seen(self, job: SavedJob) -> Outcome | None:
+        """Return the end of a job, None where it has none, or where nobody has seen it."""
+        return None if _take_up.is_unseen(self._ledger.row(job.number)) else self._recorded(job)
 
     def _recorded(self, job: SavedJob) -> Outcome | None:
         return _take_up.recorded(self._ledger.row(job.number), job.job.paths.result)

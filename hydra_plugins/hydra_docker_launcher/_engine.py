@@ -176,6 +176,11 @@ class ContainerState:
     #: The engine was not up itself when it ended, and has made up its exit code.
     unseen: bool = False
 
+    @property
+    def was_started(self) -> bool:
+        """Whether it has ever run."""
+        return not self.started_at.startswith("0001")
+
 
 @dataclass(frozen=True, slots=True)
 class GpuSample:

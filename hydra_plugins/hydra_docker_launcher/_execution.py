@@ -249,6 +249,8 @@ class Execution:
                 pinned.options.keep,
             )
             jobs, done = missing.jobs, dict(missing.done)
+            for number in missing.not_lost:
+                opened.recorder.take_back(number)
             _resume.tell(missing)
         opened.recorder.batch(jobs)
         if pinned.options.detach and jobs:
@@ -332,8 +334,9 @@ class Execution:
         ending.recorder = recorder
         before = folder.jobs() if pinned.options.resume else {}
         for job in before.values():
-            outcome = _take_up.recorded(ledger.row(job.number), job.job.paths.result)
-            if outcome is not None:
+            row = ledger.row(job.number)
+            outcome = _take_up.recorded(row, job.job.paths.result)
+            if outcome is not None and not _take_up.is_unseen(row):
                 recorder.settle(job, outcome)
         return _Opened(ready, record, ledger, recorder, folder, before)
 

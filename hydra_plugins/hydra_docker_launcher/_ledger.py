@@ -13,6 +13,18 @@ from typing import Any
 from ._errors import SweepError
 
 FORMAT = 1
+#: What a row says of how its job has ended, beside the outcome.
+_OF_AN_END = (
+    "cause",
+    "exit_code",
+    "advice",
+    "warning",
+    "memory_peak",
+    "ended",
+    "used",
+    "stray",
+    "unseen",
+)
 
 
 class Ledger:
@@ -79,6 +91,15 @@ class Ledger:
         """Begin the rows of jobs anew, by their numbers, and write the file once."""
         with self._lock:
             self._jobs.update({number: {"job": number, **row} for number, row in rows.items()})
+            self._write()
+
+    def take_back(self, number: int) -> None:
+        """Take the end of a job out of its row, which is not one, and write the file."""
+        with self._lock:
+            row = self._jobs[number]
+            for name in _OF_AN_END:
+                row.pop(name, None)
+            row["outcome"] = None
             self._write()
 
     def note(self, **values: Any) -> None:

@@ -95,7 +95,7 @@ class Outcome:
     only as its repr. ``error`` is the exception of the task function, as the worker wrote it.
     ``warning`` is what the user should know of a job that completed. ``memory_peak`` is the most
     memory that the container has used at once, in bytes, and ``memory_limit`` what it might have
-    used (mem_limit); both None where nobody has told.
+    used (mem_limit); both None where nobody has told. ``unseen``: its container may run on.
     """
 
     end: End
@@ -109,6 +109,7 @@ class Outcome:
     advice: str | None = None
     memory_peak: int | None = None
     memory_limit: int | None = None
+    unseen: bool = False
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -154,6 +155,16 @@ def not_started(reason: str) -> Outcome:
 
 def lost(reason: str) -> Outcome:
     return Outcome(End.LOST, reason)
+
+
+def out_of_sight(reason: str) -> Outcome:
+    """Return how a job stands whose engine has stopped to answer: its container may run on."""
+    return Outcome(
+        End.LOST,
+        f"the engine has stopped to answer: {reason}",
+        advice=_advice.OUT_OF_SIGHT,
+        unseen=True,
+    )
 
 
 def stopped(reason: str, exit_code: int | None = None) -> Outcome:

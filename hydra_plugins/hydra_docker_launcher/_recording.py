@@ -117,6 +117,11 @@ class SweepRecorder:
                 rows[job.number] = _row(job, row, [data.index(dict(item)) for item in job.data])
         self._ledger.begin(rows)
 
+    def take_back(self, number: int) -> None:
+        """Take back the end of a job that is not lost, after all: it goes on being watched."""
+        self._ledger.take_back(number)
+        self._runs.take_back(number)
+
     def settle(self, job: SavedJob, outcome: Outcome) -> None:
         """Record the rest of an end that stands in the ledger already; forget the job then."""
         _, points = self._usage.end(job.number)
@@ -325,8 +330,9 @@ class SweepRecorder:
             return
         for number in sorted(self._unsent):
             job = self._jobs[number]
-            outcome = _take_up.recorded(self._ledger.row(number), job.job.paths.result)
-            if outcome is not None and self._send(job, outcome):
+            row = self._ledger.row(number)
+            outcome = _take_up.recorded(row, job.job.paths.result)
+            if outcome is not None and self._send(job, outcome) and not _take_up.is_unseen(row):
                 self._folder.forget(number)
 
     def _tell(self, job: Job, outcome: Outcome) -> None:
@@ -413,6 +419,7 @@ def _end(outcome: Outcome, used: Used | None) -> dict[str, Any]:
         "ended": _now(),
         **({"used": used.as_json()} if used else {}),
         **({"stray": outcome.stray.as_json()} if outcome.stray else {}),
+        **({"unseen": True} if outcome.unseen else {}),
     }
 
 

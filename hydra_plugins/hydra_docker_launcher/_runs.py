@@ -131,6 +131,14 @@ class Runs:
             self._ids[number] = run_id
         return run_id
 
+    def take_back(self, number: int) -> None:
+        """Set the run of a job running again whose end was none, where the store answers."""
+        try:
+            self._join()
+            self._tracker.reopen_job(self._ids.get(number), {f"{LABEL_PREFIX}advice": None})
+        except TrackingError as error:
+            self._failed(error)
+
     def end(self, job: SavedJob, row: Mapping[str, Any], outcome: Outcome) -> bool:
         """Log the end of a job, as its ``row`` of the ledger tells it; tell whether it was logged.
 

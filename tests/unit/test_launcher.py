@@ -890,6 +890,24 @@ def test_resume(bench):
     assert bench.tracker.statuses == ["RUNNING", "FAILED", "RUNNING", "FINISHED"]
 
 
+def test_resume_after_an_engine_that_was_away(bench):
+    """A container that ran on when nobody could see it is watched, not run again."""
+    bench.engine.plays = {0: Play(away=True)}
+    (lost,) = bench.sweep("hydra.launcher.keep=none").launch([["lr=1"]], 0)
+    assert lost.status is JobStatus.FAILED
+    assert (bench.folder / "multirun/x/.docker/jobs/0.json").exists()
+    gc.collect()
+    bench.engine.made["container-0"].play = value(3)
+    bench.engine.calls.clear()
+
+    again = bench.sweep("hydra.launcher.resume=true", "hydra.launcher.keep=none")
+    (returned,) = again.launch([["lr=1"]], 0)
+
+    assert returned.return_value == 3
+    assert bench.requests == ["add_layer", "remove"]
+    assert "attempts" not in bench.ledger["jobs"][0]
+
+
 def test_resume_of_another_sweep(bench):
     """Jobs that are not what they were are refused, with what is different, said once."""
     bench.sweep().launch([["lr=1"], ["lr=2"]], 0)
