@@ -6,12 +6,14 @@ and no config is composed.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from . import _background, _delivery, _running, _sweep_folder, _take_up
+from . import _background, _delivery, _provenance, _running, _sweep_folder, _take_up
 from ._capacity import Capacity
 from ._engine import Engine
 from ._errors import SweepError
@@ -47,9 +49,8 @@ class Attached:
         self._folder = folder
         self._sweep = sweep
         self._background = background
-        self._ledger = Ledger.read(SweepPaths(sweep.folder).ledger) or Ledger(
-            SweepPaths(sweep.folder).ledger, {"sweep": sweep.id, "folder": str(sweep.folder)}
-        )
+        path = SweepPaths(sweep.folder).ledger
+        self._ledger = Ledger.read(path) or Ledger(path, _head(sweep))
         self._recorder = SweepRecorder(
             sweep,
             folder=folder,
@@ -163,6 +164,14 @@ class Attached:
 
     def _recorded(self, job: SavedJob) -> Outcome | None:
         return _take_up.recorded(self._ledger.row(job.number), job.job.paths.result)
+
+
+def _head(sweep: SavedSweep) -> dict[str, Any]:
+    """Return the head of the ledger of a sweep that has none: of what its run was to be told."""
+    told = sweep.run.artifacts.get(_provenance.FILE, "{}")
+    facts: dict[str, Any] = json.loads(told)
+    facts.pop("format", None)
+    return {**facts, "sweep": sweep.id, "folder": str(sweep.folder)}
 
 
 def attach(

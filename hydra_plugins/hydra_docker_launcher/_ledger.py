@@ -102,6 +102,11 @@ class Ledger:
             row["outcome"] = None
             self._write()
 
+    def write(self) -> None:
+        """Write the file as it stands: a sweep may have no job yet."""
+        with self._lock:
+            self._write()
+
     def note(self, **values: Any) -> None:
         """Set values that hold for the whole sweep; the next change of a row writes them."""
         with self._lock:

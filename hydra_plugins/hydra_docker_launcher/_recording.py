@@ -71,7 +71,11 @@ class SweepRecorder:
     # ---- the sweep -------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Start the parent run. Raises ``TrackingError`` where the store cannot be used."""
+        """Start the parent run. Raises ``TrackingError`` where the store cannot be used.
+
+        Before there is a run, the files tell whose it is: this process may be killed in between.
+        """
+        self._ledger.write()
         self._folder.save_sweep(self._sweep)
         self._runs.open()
         self._note_run()
