@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -13,7 +12,7 @@ from typing import Any
 from . import _advice, _symptoms, _untrusted
 from ._advice import Case
 from ._engine import ContainerSpec, ContainerState
-from ._evidence import Evidence, text
+from ._evidence import OF_OUTAGE, Evidence, text
 from ._harmless import harmless, plain
 from ._tracking import RunStatus
 
@@ -24,8 +23,6 @@ MAX_STRAY = 100  # stray files of which the paths are written down
 #: How the line begins that stands before a further attempt in a container's log.
 ATTEMPT = "hydra-docker: attempt "
 MAX_LOG = 20_000  # bytes of a log's end
-#: Exit codes of containers that ended with their engine: killed, stopped, or made up by it.
-OF_OUTAGE = (128 + signal.SIGKILL, 128 + signal.SIGTERM, 255)
 
 
 class End(str, Enum):
@@ -238,10 +235,14 @@ def decide(
 def _as_noted(state: ContainerState, result: dict[str, Any]) -> ContainerState:
     """Return ``state`` with the exit code that a process has noted as the last thing it did.
 
-    The engine was down then, and has made up another one.
+    The engine was down then, or may have been, and has made up another one.
     """
     noted = result.get("exit_code")
-    if state.unseen and state.exit_code in OF_OUTAGE and isinstance(noted, int):
+    if (
+        (state.unseen or state.forgotten)
+        and state.exit_code in OF_OUTAGE
+        and isinstance(noted, int)
+    ):
         return replace(state, exit_code=noted)
     return state
 
