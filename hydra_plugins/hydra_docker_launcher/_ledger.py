@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,20 @@ def write_json(path: Path, content: Mapping[str, Any], *, mode: int = 0o666) -> 
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    _keep_names(path.parent)
+
+
+def partials(path: Path) -> list[Path]:
+    """Return what processes that were killed as they wrote a file have left beside it."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}")
+    return [found for found in path.parent.glob(f".{path.name}.*") if name.fullmatch(found.name)]
+
+
+def _keep_names(folder: Path) -> None:
+    """Have the names in a folder outlive a power cut, where its file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

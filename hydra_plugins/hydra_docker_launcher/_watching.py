@@ -314,6 +314,7 @@ class Watch:
             self._started = True
             job = self.job
             self._log = ContainerLog.taken_up(job.paths.log, job.attempt, job.log_limit)
+        _stray.tidy(job.stray, job.paths.output)
         self._recorder.started(self.job, self._spec, container)
         self._goes_on(container)
         self._measure(container)
