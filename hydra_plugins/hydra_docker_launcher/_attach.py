@@ -65,7 +65,8 @@ class Attached:
         Raises ``Detached`` where an interrupt leaves the sweep to the background, or to the process
         that has asked for it.
         """
-        self._recorder.join(self._sweep.relays)
+        # Containers must come to their end, also where nothing of that can be tracked.
+        self._recorder.join(self._sweep.relays, required=False)
         status = RunStatus.FAILED
         try:
             self._run(engine, stop)

@@ -80,15 +80,16 @@ class SweepRecorder:
         self._runs.open()
         self._note_run()
 
-    def join(self, relays: Sequence[SavedRelay]) -> None:
-        """Take up what another process has opened. Raises ``TrackingError`` where it is gone.
+    def join(self, relays: Sequence[SavedRelay], *, required: bool = True) -> None:
+        """Take up what another process has opened; ``relays`` are those that its containers use.
 
-        ``relays`` are those that its containers use.
+        Where its run is gone, raises ``TrackingError``; if it is not ``required``, goes on without.
         """
         self._folder.save_sweep(self._sweep)
         rows = self._ledger.rows
         self._runs.join(
-            {number: row["run_id"] for number, row in rows.items() if row.get("run_id")}
+            {number: row["run_id"] for number, row in rows.items() if row.get("run_id")},
+            required=required,
         )
         self._note_run()
         for relay in relays:

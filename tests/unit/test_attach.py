@@ -303,19 +303,53 @@ def test_sync_leaves_jobs_alone(left):
     assert not left.is_over
 
 
-def test_run_that_is_gone(left, monkeypatch):
-    """A parent run that somebody has deleted is said, and nothing is touched."""
+@pytest.mark.parametrize("stop", [False, True])
+def test_run_that_is_gone(left, monkeypatch, caplog, stop):
+    """A run that is no more is said. The jobs come to their end, which sweep.json tells."""
 
     def gone(*_):
-        raise TrackingError("the run is deleted")
+        raise TrackingError("there is no such run", gone=True)
+
+    left.sweep()
+    left.engine.plays = {0: Play(waits=stop)}
+    left.job(0, "c0")
+    left.job(1)
+    monkeypatch.setattr(left.tracker, "join_sweep", gone)
+    if stop:
+        made = {"make_engine": lambda: left.engine, "make_tracker": lambda *_: left.tracker}
+        _attach.stop(left.folder, **made, reason="enough")
+    else:
+        left.attach()
+    assert [row["outcome"] for row in left.rows] == ["stopped" if stop else "completed"] * 2
+    assert left.tracker.ends == {}
+    assert caplog.messages[0].startswith("there is no such run\nThe sweep goes on without it.")
+    assert left.is_over
+
+
+def test_store_that_refuses(left, monkeypatch, caplog):
+    """What may be mended (credentials, a run in the trash) keeps nobody; all is sent later."""
+
+    def refused(*_):
+        raise TrackingError("you may not")
 
     left.sweep()
     left.job(0, "c0")
-    monkeypatch.setattr(left.tracker, "join_sweep", gone)
-    with pytest.raises(TrackingError, match="the run is deleted"):
+    left.job(1)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(left.tracker, "join_sweep", refused)
         left.attach()
-    assert left.engine.calls == []
-    assert _sweep_folder.keeper(left.paths) is None
+        assert [row["outcome"] for row in left.rows] == ["completed"] * 2
+        assert caplog.text.count("you may not") == 1
+        assert not left.is_over
+        with pytest.raises(TrackingError, match="you may not"):
+            _attach.sync(left.folder, make_tracker=lambda *_: left.tracker)
+    assert left.tracker.ends == {}
+    assert _attach.sync(left.folder, make_tracker=lambda *_: left.tracker) == 0
+    assert {run: end.status.value for run, end in left.tracker.ends.items()} == {
+        "run-0": "FINISHED",
+        "run-1": "FINISHED",
+    }
+    assert left.is_over
 
 
 def test_stop(left):
