@@ -1576,7 +1576,19 @@ def test_waits_for_others(sweep, admitted):
 
 def test_n_jobs_is_no_leave_to_use_more(sweep, admitted):
     """n_jobs is how many run at once at most: CPUs and memory are not promised twice for it."""
-    admitted(*[sweep.job(number, cpus=2.0) for number in range(5)], n_jobs=5)
+    sweep.plays(**{f"j{number}": WAITS for number in range(5)})
+    ended = set()
+
+    def end_two_at_a_time():
+        while len(ended) < 5:
+            room = min(2, 5 - len(ended))
+            sweep.engine.wait_for(lambda: len(sweep.engine.running - ended) == room)  # noqa: B023
+            for number in sweep.engine.running - ended:
+                ended.add(number)
+                sweep.engine.release(number)
+
+    with meanwhile(end_two_at_a_time):
+        admitted(*[sweep.job(number, cpus=2.0) for number in range(5)], n_jobs=5)
     assert sweep.engine.most_at_once == 2
 
 
