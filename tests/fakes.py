@@ -382,7 +382,7 @@ class FakeEngine:
     def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
         found = self.made[container]
         if found.play.away or found.outages:
-            found.outages -= 1
+            found.outages = max(0, found.outages - 1)
             raise EngineError("connection refused", transient=True, answered=False)
         first = found.play.lines
         yield from _later(first, 0, since)
@@ -414,7 +414,7 @@ class FakeEngine:
             stopped=False,
             signal=None,
             error="",
-            started_at="2026-11-22T10:00:00Z",
+            started_at="2026-11-22T10:00:00Z" if found.started else "0001-01-01T00:00:00Z",
             finished_at="2026-11-22T10:01:00Z",
         )
 
@@ -443,6 +443,15 @@ class FakeEngine:
             found.removed = found.over = True
             found.end.set()
         self._note("remove", _number(found.spec))
+
+    def discard(self, container: str) -> None:
+        found = self.made[container]
+        if found.started and not found.over:
+            raise EngineError("You cannot remove a running container")
+        with self._changed:
+            found.removed = found.over = True
+            found.end.set()
+        self._note("discard", _number(found.spec))
 
     def _play(self, spec: ContainerSpec) -> Play:
         plays = self.plays.get(_number(spec), Play())

@@ -36,6 +36,10 @@ ENGINE_FULL = (
     "The engine's disk is full. Free some space there: `docker system df` tells what takes it."
 )
 NO_MODULE = "Install it in the image."
+OUT_OF_SIGHT = (
+    "Its container may run on. When the engine is there again, hydra-docker attach or "
+    "hydra.launcher.resume=true takes it up."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ and no config is composed.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from . import _background, _delivery, _running, _sweep_folder, _take_up
+from . import _background, _delivery, _provenance, _running, _sweep_folder, _take_up
 from ._capacity import Capacity
 from ._engine import Engine
 from ._errors import SweepError
@@ -47,9 +49,8 @@ class Attached:
         self._folder = folder
         self._sweep = sweep
         self._background = background
-        self._ledger = Ledger.read(SweepPaths(sweep.folder).ledger) or Ledger(
-            SweepPaths(sweep.folder).ledger, {"sweep": sweep.id, "folder": str(sweep.folder)}
-        )
+        path = SweepPaths(sweep.folder).ledger
+        self._ledger = Ledger.read(path) or Ledger(path, _head(sweep))
         self._recorder = SweepRecorder(
             sweep,
             folder=folder,
@@ -64,7 +65,8 @@ class Attached:
         Raises ``Detached`` where an interrupt leaves the sweep to the background, or to the process
         that has asked for it.
         """
-        self._recorder.join(self._sweep.relays)
+        # Containers must come to their end, also where nothing of that can be tracked.
+        self._recorder.join(self._sweep.relays, required=False)
         status = RunStatus.FAILED
         try:
             self._run(engine, stop)
@@ -101,16 +103,16 @@ class Attached:
         """
         self._recorder.join(self._sweep.relays)
         for job in self._folder.jobs().values():
-            outcome = self._recorded(job)
+            outcome = self._seen(job)
             if outcome is not None:
                 self._recorder.settle(job, outcome)
         left = self._folder.jobs().values()
-        if any(self._recorded(job) is None for job in left):
+        if any(self._seen(job) is None for job in left):
             self._recorder.hand_over()
         else:
             self._recorder.close(RunStatus.FINISHED)
             self._recorder.finish()
-        return sum(self._recorded(job) is not None for job in left)
+        return sum(self._seen(job) is not None for job in left)
 
     def _run(self, engine: Engine, stop: str | None) -> None:
         seen: set[int] = set()
@@ -127,10 +129,12 @@ class Attached:
             self._run_jobs(engine, jobs, stop)
 
     def _run_jobs(self, engine: Engine, jobs: Mapping[int, SavedJob], stop: str | None) -> None:
-        containers = _take_up.containers(engine, self._sweep.id)
+        containers = _take_up.containers(engine, self._sweep.id, self._ledger)
         left = []
         for number, job in jobs.items():
             container = containers.get(number)
+            if _take_up.is_doubtful(self._ledger.row(number), container):
+                self._recorder.take_back(number)
             outcome = self._recorded(job)
             if outcome is None:
                 left.append(_take_up.gone_on(job, self._ledger.row(number), container))
@@ -155,8 +159,20 @@ class Attached:
             system_metrics=sweep.system_metrics,
         )
 
+    def _seen(self, job: SavedJob) -> Outcome | None:
+        """Return the end of a job, None where it has none, or where nobody has seen it."""
+        return None if _take_up.is_unseen(self._ledger.row(job.number)) else self._recorded(job)
+
     def _recorded(self, job: SavedJob) -> Outcome | None:
         return _take_up.recorded(self._ledger.row(job.number), job.job.paths.result)
+
+
+def _head(sweep: SavedSweep) -> dict[str, Any]:
+    """Return the head of the ledger of a sweep that has none: of what its run was to be told."""
+    told = sweep.run.artifacts.get(_provenance.FILE, "{}")
+    facts: dict[str, Any] = json.loads(told)
+    facts.pop("format", None)
+    return {**facts, "sweep": sweep.id, "folder": str(sweep.folder)}
 
 
 def attach(

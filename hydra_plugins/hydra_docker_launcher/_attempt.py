@@ -25,6 +25,7 @@ _CAUSES = {
     End.EXITED: "error",
     End.TIMED_OUT: "timeout",
 }
+_OF_INFRA = tuple(end for end, cause in _CAUSES.items() if cause == "infra")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class RunnableJob:
     masks: Masks = ()
     #: The GPUs that ``container`` has, by id.
     gpus: tuple[str, ...] = ()
+    #: How often ``container`` was looked for again, since the engine had stopped to answer.
+    searches: int = 0
 
 
 def following(job: RunnableJob, outcome: Outcome) -> RunnableJob | None:
@@ -67,6 +70,22 @@ def following(job: RunnableJob, outcome: Outcome) -> RunnableJob | None:
         container=None,
         started_at=None,
         gpus=(),
+        searches=0,
+    )
+
+
+def searched(
+    job: RunnableJob, container: str, started_at: float | None, gpus: tuple[str, ...]
+) -> RunnableJob | None:
+    """Return the same attempt, to be taken up when the engine answers again.
+
+    Its container may run on, so it neither counts as an attempt nor is another one made. None: the
+    engine was away as often as a job may be lost (``retries.infra``).
+    """
+    if sum(end in _OF_INFRA for end in job.earlier) + job.searches >= job.retries.infra:
+        return None
+    return replace(
+        job, container=container, started_at=started_at, gpus=gpus, searches=job.searches + 1
     )
 
 

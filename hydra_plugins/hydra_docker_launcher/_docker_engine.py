@@ -146,13 +146,19 @@ class DockerEngine:
         return values.host(info, self._gateway())
 
     def _gateway(self) -> str | None:
+        network = self._bridge()
+        return None if network is None else values.gateway(network)
+
+    def _bridge(self) -> dict[str, Any] | None:
         try:
-            network = self._ask("look up the network bridge", self._api.inspect_network, "bridge")
+            found: dict[str, Any] = self._ask(
+                "look up the network bridge", self._api.inspect_network, "bridge"
+            )
         except EngineError as error:
             if not error.answered:
                 raise
             return None
-        return values.gateway(network)
+        return found
 
     # ---- images ----------------------------------------------------------------------------------
 
@@ -583,14 +589,30 @@ class DockerEngine:
         if state["Status"] in ("removing", "dead"):  # `docker rm -f` has killed it first
             return None
         abnormal = not values.is_running(state) and state["ExitCode"] != 0
-        events = self._events_of(container, state) if abnormal else values.NOTHING
-        return values.state(state, events, unseen=abnormal and "die" not in events.actions)
-
-    def _events_of(self, container: str, state: dict[str, Any]) -> values.Events:
-        """Return what the engine remembers of a container's last run."""
+        if not abnormal:
+            return values.state(state, values.NOTHING, unseen=False)
         if not values.was_started(state):
-            return values.NOTHING
-        events = self._events(container, state, until=f"{time.time():.9f}")
+            return values.state(state, values.NOTHING, unseen=True)
+        until = self._until_now()
+        events = self._events_of(container, state, until)
+        if "die" in events.actions:
+            return values.state(state, events, unseen=False)
+        missed = self._memory(until).has_missed(state)
+        return values.state(state, events, unseen=missed is True, forgotten=missed is None)
+
+    def _until_now(self) -> str:
+        """Return the time on the engine's clock, which is the one of its events."""
+        info = self._ask("tell the time", self._api.info)
+        return f"{values.moment(info['SystemTime']):.9f}"
+
+    def _memory(self, until: str) -> values.Memory:
+        listing = partial(self._api.events, since=1, until=until, decode=True)
+        listed = self._ask("read the engine's events", lambda: list(listing()))
+        return values.memory(listed, self._bridge())
+
+    def _events_of(self, container: str, state: dict[str, Any], until: str) -> values.Events:
+        """Return what the engine remembers of a container's last run."""
+        events = self._events(container, state, until=until)
         killed = state["ExitCode"] == KILLED and not {"oom", "stop"} & events.actions
         if killed or (events.signals and "stop" not in events.actions):
             # The engine notes a `docker stop` only after the container has ended, and may learn

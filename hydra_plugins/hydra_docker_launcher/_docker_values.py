@@ -37,6 +37,7 @@ REQUEST_LABEL = f"{LABEL_PREFIX}request"
 #: Labels that only the containers of one and the same attempt of a job share.
 ATTEMPT_LABELS = tuple(f"{LABEL_PREFIX}{name}" for name in ("sweep", "job", "attempt"))
 ACCURACY = 1e-3  # seconds, of the engine's times as numbers
+MOST_EVENTS = 256  # that an engine keeps (daemon/events of moby)
 CPU_PERIOD = 100_000  # microseconds, the kernel's
 STOP_TIMEOUT = 10.0  # seconds, the engine's
 #: Options of limits, and the flags without which the engine ignores them.
@@ -380,8 +381,48 @@ def events(listed: Iterable[Mapping[str, Any]], since: float) -> Events:
     )
 
 
-def state(found: Mapping[str, Any], events: Events, *, unseen: bool) -> ContainerState:
-    """Return how a container stands; ``unseen``: the engine has not seen its end."""
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How far back an engine can tell what has happened, in seconds since the epoch.
+
+    It keeps the last MOST_EVENTS events, of everything on it, and none when it is started again:
+    ``events`` are so many, ``oldest`` is the time of the first. ``start`` is when it was started,
+    where that is known.
+    """
+
+    events: int
+    oldest: float | None = None
+    start: float | None = None
+
+    def has_missed(self, state: Mapping[str, Any]) -> bool | None:
+        """Tell of an end that is in no event whether the engine was down then; None: who knows."""
+        if self.events < MOST_EVENTS:
+            return True  # nothing has been forgotten since it was started
+        if self.oldest is not None and self.oldest < seconds(state["FinishedAt"]) - ACCURACY:
+            return True  # it remembers the time, and no such end
+        if self.start is not None and self.start > seconds(state["StartedAt"]):
+            return True
+        return None
+
+
+def memory(listed: Iterable[Mapping[str, Any]], network: Mapping[str, Any] | None) -> Memory:
+    """Return what ``listed``, all events, and the engine's network ``bridge`` tell.
+
+    The engine makes that network anew whenever it is started, unless containers have run on
+    meanwhile.
+    """
+    times = [event["timeNano"] / 1e9 for event in listed]
+    created = str((network or {}).get("Created") or "")
+    return Memory(len(times), min(times, default=None), moment(created) if created else None)
+
+
+def state(
+    found: Mapping[str, Any], events: Events, *, unseen: bool, forgotten: bool = False
+) -> ContainerState:
+    """Return how a container stands; ``unseen``: the engine was down when it ended.
+
+    ``forgotten``: the engine does not remember its end.
+    """
     return ContainerState(
         running=is_running(found),
         exit_code=found["ExitCode"],
@@ -392,6 +433,7 @@ def state(found: Mapping[str, Any], events: Events, *, unseen: bool) -> Containe
         started_at=found["StartedAt"],
         finished_at=found["FinishedAt"],
         unseen=unseen,
+        forgotten=forgotten,
     )
 
 
@@ -499,8 +541,9 @@ def seconds(moment: str) -> float:
 
 def moment(text: str) -> float:
     """Return the seconds since the epoch of an RFC 3339 time with an offset from UTC."""
+    fraction = re.search(r"\.\d+", text)
     whole = re.sub(r"\.\d+", "", text).replace("Z", "+00:00")
-    return datetime.fromisoformat(whole).timestamp()
+    return datetime.fromisoformat(whole).timestamp() + float(fraction[0] if fraction else 0)
 
 
 class Chunks(io.RawIOBase):

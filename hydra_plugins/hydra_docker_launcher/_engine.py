@@ -175,6 +175,13 @@ class ContainerState:
     finished_at: str
     #: The engine was not up itself when it ended, and has made up its exit code.
     unseen: bool = False
+    #: The engine does not remember its end: who ended it, or whether the engine was up, is unknown.
+    forgotten: bool = False
+
+    @property
+    def was_started(self) -> bool:
+        """Whether it has ever run."""
+        return not self.started_at.startswith("0001")
 
 
 @dataclass(frozen=True, slots=True)

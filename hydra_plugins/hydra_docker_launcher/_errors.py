@@ -62,11 +62,13 @@ class TrackingError(DockerLauncherError):
     """The tracking store cannot be used from here, or not from inside a container.
 
     ``transient``: asking again later may help (a server that is down, a locked database).
+    ``gone``: what it is about is no more, and nothing brings it back.
     """
 
-    def __init__(self, message: str, *, transient: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = False, gone: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+        self.gone = gone
 
 
 class SweepError(DockerLauncherError):

@@ -21,6 +21,12 @@ MAX_FULL = 20  # places without space that a worker may name
 #: Of its limit. A process that was killed below that was killed for the machine's sake.
 NEAR = 0.9
 KILLED = 128 + signal.SIGKILL
+#: Exit codes of containers that ended with their engine: killed, stopped, or made up by it.
+OF_OUTAGE = (KILLED, 128 + signal.SIGTERM, 255)
+FORGOTTEN = (
+    "the engine does not remember whether somebody stopped or killed its container, or whether it "
+    "was down itself"
+)
 #: Exit codes of a shell that say something by themselves, whoever passes them on.
 OF_SHELL = (126, 127)
 
@@ -136,8 +142,15 @@ class Evidence:
         return f"{cause} (caused by {below[:MAX_LACKING]})" if below else cause
 
     @property
+    def ended_unknown(self) -> bool:
+        """Whether somebody else may have ended it, or the engine's outage: nobody remembers."""
+        return self.state.forgotten and self.state.signal is None and self.code in OF_OUTAGE
+
+    @property
     def exited(self) -> str:
         """How its process has ended."""
+        if self.ended_unknown:
+            return f"{self._exited()}; {FORGOTTEN}"
         sent = self.state.signal
         if self.died_unseen:
             return "its task function returned, but its process then died (its exit code is lost)"
@@ -166,7 +179,7 @@ class Evidence:
         told = self.result.get("full")
         full = [place for place in told if isinstance(place, str)] if isinstance(told, list) else []
         chosen = self.outcome == "exited" and self.code not in OF_SHELL  # sys.exit(n) says enough
-        code = None if chosen or self.by_signal else self.code
+        code = None if chosen or self.by_signal or self.ended_unknown else self.code
         return _symptoms.explain(
             Facts(self.spec, code, self.error, self.lines, tuple(full[:MAX_FULL]))
         )

@@ -253,6 +253,8 @@ class Execution:
                 pinned.options.keep,
             )
             jobs, done = missing.jobs, dict(missing.done)
+            for number in missing.not_lost:
+                opened.recorder.take_back(number)
             _resume.tell(missing)
         opened.recorder.batch(jobs)
         if pinned.options.detach and jobs:
@@ -289,12 +291,24 @@ class Execution:
         """Return the ledger of the sweep that may be in the folder already."""
         return Ledger.read(SweepPaths(self._folder).ledger)
 
+    def _begun(self, batch: Batch) -> str | None:
+        """Return the id of the sweep in the folder that goes on now; None: a new one begins.
+
+        One whose launcher was killed before it had a job goes on also without ``resume``: its
+        parent run may be there, and nobody else would ever close it.
+        """
+        past, options = self._past(), batch.options[0].sweep
+        if past is not None and options.resume:
+            return str(past.head["sweep"])
+        if options.dry_run or (past is not None and past.rows):
+            return None
+        saved = _sweep_folder.read_sweep(_sweep_folder.place(self._folder, _outputs(batch)))
+        return None if saved is None else saved.id
+
     def _pin(self, batch: Batch) -> _Pinned:
         """Settle the commit (source), and refuse what this machine cannot give."""
         options = batch.options[0].sweep
-        if options.resume:
-            past = self._past()
-            self.id = self.id if past is None else str(past.head["sweep"])
+        self.id = self._begun(batch) or self.id
         request = self._request(batch)
         engine = self._make_engine()
         code = _pinning.with_clone(request, self._pin_code(request, engine))
@@ -321,6 +335,8 @@ class Execution:
         paths = _sweep_folder.place(self._folder, _outputs(batch))
         folder = _background.take_over(paths, resume=pinned.options.resume)
         past = self._past() if pinned.options.resume else None  # which nobody else changes any more
+        if past is not None and not past.rows:
+            past = None  # it has begun, and no more: all of it is made anew but for its id
         if past is not None:  # what is written down of a job is what differs from the first one's
             origin = replace(origin, options=past.head.get("options", {}))
         # Before the layer is made: Ctrl-C may come in between.
@@ -337,8 +353,9 @@ class Execution:
         ending.recorder = recorder
         before = folder.jobs() if pinned.options.resume else {}
         for job in before.values():
-            outcome = _take_up.recorded(ledger.row(job.number), job.job.paths.result)
-            if outcome is not None:
+            row = ledger.row(job.number)
+            outcome = _take_up.recorded(row, job.job.paths.result)
+            if outcome is not None and not _take_up.is_unseen(row):
                 recorder.settle(job, outcome)
         return _Opened(ready, record, ledger, recorder, folder, before)
 
@@ -362,8 +379,8 @@ class Execution:
         options = record.options
         ledger = past or Ledger(SweepPaths(self._folder).ledger, record.ledger_head())
         sweep = _saving.saved_sweep(record, os.environ.get("MLFLOW_TRACKING_URI"))
-        saved = folder.sweep() if past is not None else None
-        if saved is not None:
+        saved = folder.sweep()
+        if saved is not None and saved.id == self.id:
             sweep = replace(sweep, run_id=saved.run_id, relays=(*saved.relays, *sweep.relays))
         if past is not None:
             sweep = replace(sweep, run_id=sweep.run_id or past.head.get("run_id"))

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ._errors import SweepError
 
 FORMAT = 1
+#: What a row says of how its job has ended, beside the outcome.
+_OF_AN_END = (
+    "cause",
+    "exit_code",
+    "advice",
+    "warning",
+    "memory_peak",
+    "ended",
+    "used",
+    "stray",
+    "unseen",
+)
 
 
 class Ledger:
@@ -81,6 +95,20 @@ class Ledger:
             self._jobs.update({number: {"job": number, **row} for number, row in rows.items()})
             self._write()
 
+    def take_back(self, number: int) -> None:
+        """Take the end of a job out of its row, which is not one, and write the file."""
+        with self._lock:
+            row = self._jobs[number]
+            for name in _OF_AN_END:
+                row.pop(name, None)
+            row["outcome"] = None
+            self._write()
+
+    def write(self) -> None:
+        """Write the file as it stands: a sweep may have no job yet."""
+        with self._lock:
+            self._write()
+
     def note(self, **values: Any) -> None:
         """Set values that hold for the whole sweep; the next change of a row writes them."""
         with self._lock:
@@ -108,3 +136,20 @@ def write_json(path: Path, content: Mapping[str, Any], *, mode: int = 0o666) -> 
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    _keep_names(path.parent)
+
+
+def partials(path: Path) -> list[Path]:
+    """Return what processes that were killed as they wrote a file have left beside it."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}")
+    return [found for found in path.parent.glob(f".{path.name}.*") if name.fullmatch(found.name)]
+
+
+def _keep_names(folder: Path) -> None:
+    """Have the names in a folder outlive a power cut, where its file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

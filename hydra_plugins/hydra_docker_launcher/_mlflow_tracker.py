@@ -124,7 +124,8 @@ class MlflowTracker:
         _keep_quiet()
         if self._store.database is not None and not self._store.database.exists():
             raise TrackingError(
-                f"The run {run_id} of the sweep is gone: {self._store.database} does not exist."
+                f"The run {run_id} of the sweep is gone: {self._store.database} does not exist.",
+                gone=True,
             )
         doing = f"take up the run {run_id} of the sweep"
         client, found = self._insist(doing, lambda: _join(self._store, run_id, experiment))
@@ -517,7 +518,8 @@ def _join(store: Store, run_id: str, experiment: str) -> tuple[MlflowClient, Exp
             raise
         raise TrackingError(
             f"There is no run {run_id} in {store.shown}, where the sweep was tracked in the MLflow "
-            f"experiment {experiment!r}."
+            f"experiment {experiment!r}.",
+            gone=True,
         ) from error
     found = client.get_experiment(run.info.experiment_id)
     _active(store, found.name, found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -13,7 +12,7 @@ from typing import Any
 from . import _advice, _symptoms, _untrusted
 from ._advice import Case
 from ._engine import ContainerSpec, ContainerState
-from ._evidence import Evidence, text
+from ._evidence import OF_OUTAGE, Evidence, text
 from ._harmless import harmless, plain
 from ._paths import JobPaths
 from ._tracking import RunStatus
@@ -25,8 +24,6 @@ MAX_STRAY = 100  # stray files of which the paths are written down
 #: How the line begins that stands before a further attempt in a container's log.
 ATTEMPT = "hydra-docker: attempt "
 MAX_LOG = 20_000  # bytes of a log's end
-#: Exit codes of containers that ended with their engine: killed, stopped, or made up by it.
-OF_OUTAGE = (128 + signal.SIGKILL, 128 + signal.SIGTERM, 255)
 
 
 class End(str, Enum):
@@ -96,7 +93,7 @@ class Outcome:
     only as its repr. ``error`` is the exception of the task function, as the worker wrote it.
     ``warning`` is what the user should know of a job that completed. ``memory_peak`` is the most
     memory that the container has used at once, in bytes, and ``memory_limit`` what it might have
-    used (mem_limit); both None where nobody has told.
+    used (mem_limit); both None where nobody has told. ``unseen``: its container may run on.
     """
 
     end: End
@@ -110,6 +107,7 @@ class Outcome:
     advice: str | None = None
     memory_peak: int | None = None
     memory_limit: int | None = None
+    unseen: bool = False
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -164,6 +162,16 @@ def not_started(reason: str) -> Outcome:
 
 def lost(reason: str) -> Outcome:
     return Outcome(End.LOST, reason)
+
+
+def out_of_sight(reason: str) -> Outcome:
+    """Return how a job stands whose engine has stopped to answer: its container may run on."""
+    return Outcome(
+        End.LOST,
+        f"the engine has stopped to answer: {reason}",
+        advice=_advice.OUT_OF_SIGHT,
+        unseen=True,
+    )
 
 
 def stopped(reason: str, exit_code: int | None = None) -> Outcome:
@@ -237,10 +245,14 @@ def decide(
 def _as_noted(state: ContainerState, result: dict[str, Any]) -> ContainerState:
     """Return ``state`` with the exit code that a process has noted as the last thing it did.
 
-    The engine was down then, and has made up another one.
+    The engine was down then, or may have been, and has made up another one.
     """
     noted = result.get("exit_code")
-    if state.unseen and state.exit_code in OF_OUTAGE and isinstance(noted, int):
+    if (
+        (state.unseen or state.forgotten)
+        and state.exit_code in OF_OUTAGE
+        and isinstance(noted, int)
+    ):
         return replace(state, exit_code=noted)
     return state
 

@@ -71,20 +71,25 @@ class SweepRecorder:
     # ---- the sweep -------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Start the parent run. Raises ``TrackingError`` where the store cannot be used."""
+        """Start the parent run. Raises ``TrackingError`` where the store cannot be used.
+
+        Before there is a run, the files tell whose it is: this process may be killed in between.
+        """
+        self._ledger.write()
         self._folder.save_sweep(self._sweep)
         self._runs.open()
         self._note_run()
 
-    def join(self, relays: Sequence[SavedRelay]) -> None:
-        """Take up what another process has opened. Raises ``TrackingError`` where it is gone.
+    def join(self, relays: Sequence[SavedRelay], *, required: bool = True) -> None:
+        """Take up what another process has opened; ``relays`` are those that its containers use.
 
-        ``relays`` are those that its containers use.
+        Where its run is gone, raises ``TrackingError``; if it is not ``required``, goes on without.
         """
         self._folder.save_sweep(self._sweep)
         rows = self._ledger.rows
         self._runs.join(
-            {number: row["run_id"] for number, row in rows.items() if row.get("run_id")}
+            {number: row["run_id"] for number, row in rows.items() if row.get("run_id")},
+            required=required,
         )
         self._note_run()
         for relay in relays:
@@ -120,6 +125,11 @@ class SweepRecorder:
             if not row or row["outcome"] is not None:  # else a process before this one planned it
                 rows[job.number] = _row(job, row, [data.index(dict(item)) for item in job.data])
         self._ledger.begin(rows)
+
+    def take_back(self, number: int) -> None:
+        """Take back the end of a job that is not lost, after all: it goes on being watched."""
+        self._ledger.take_back(number)
+        self._runs.take_back(number)
 
     def settle(self, job: SavedJob, outcome: Outcome) -> None:
         """Record the rest of an end that stands in the ledger already; forget the job then."""
@@ -330,8 +340,9 @@ class SweepRecorder:
             return
         for number in sorted(self._unsent):
             job = self._jobs[number]
-            outcome = _take_up.recorded(self._ledger.row(number), job.job.paths.result)
-            if outcome is not None and self._send(job, outcome):
+            row = self._ledger.row(number)
+            outcome = _take_up.recorded(row, job.job.paths.result)
+            if outcome is not None and self._send(job, outcome) and not _take_up.is_unseen(row):
                 self._folder.forget(number)
 
     def _tell(self, job: Job, outcome: Outcome) -> None:
@@ -418,6 +429,7 @@ def _end(outcome: Outcome, used: Used | None) -> dict[str, Any]:
         "ended": _now(),
         **({"used": used.as_json()} if used else {}),
         **({"stray": outcome.stray.as_json()} if outcome.stray else {}),
+        **({"unseen": True} if outcome.unseen else {}),
     }
 
 

@@ -26,10 +26,14 @@ MOST_TEXT = 200  # characters of a value
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What is left to do: ``jobs`` to run or to watch; ``done`` has the others' outcomes."""
+    """What is left to do: ``jobs`` to run or to watch; ``done`` has the others' outcomes.
+
+    ``not_lost`` are the numbers of jobs that the ledger calls lost, and whose container is there.
+    """
 
     jobs: tuple[SavedJob, ...]
     done: Mapping[int, Outcome]
+    not_lost: tuple[int, ...] = ()
 
 
 def missing(
@@ -47,13 +51,16 @@ def missing(
     this number in the ledger.
     """
     check_identity(ledger, batch, before)
-    containers = _take_up.containers(engine, sweep)
+    containers = _take_up.containers(engine, sweep, ledger)
     jobs: list[SavedJob] = []
+    not_lost: list[int] = []
     done: dict[int, Outcome] = {}
     for job in batch:
         row = ledger.row(job.number)
         container = containers.get(job.number)
-        if row.get("outcome") is None:
+        if _take_up.is_doubtful(row, container):
+            not_lost.append(job.number)
+        if row.get("outcome") is None or job.number in not_lost:
             # What runs is what was planned then, with the limits of then.
             runs = container is not None and container.status != _take_up.CREATED
             planned = before.get(job.number, job) if runs else job
@@ -67,7 +74,7 @@ def missing(
         if container is not None:
             engine.remove(container.id)
         jobs.append(_take_up.run_again(job, row))
-    return Missing(tuple(jobs), done)
+    return Missing(tuple(jobs), done, tuple(not_lost))
 
 
 def tell(missing: Missing) -> None:

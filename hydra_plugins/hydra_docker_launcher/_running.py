@@ -149,9 +149,15 @@ class _Scheduler:
             self._start(turn)
 
     def _start_what_fits(self) -> None:
-        """Start jobs in their order; the first that does not fit holds up those behind it."""
+        """Start jobs in their order; the first that does not fit holds up those behind it.
+
+        A container that may run on has its room already.
+        """
         while True:
             now = time.monotonic()
+            for there in [turn for turn in self._waiting if turn.job.container is not None]:
+                if there.not_before <= now:
+                    self._start(there)
             turn = next((turn for turn in self._waiting if turn.not_before <= now), None)
             if turn is None or not self._capacity.fits(turn.spec):
                 return
@@ -244,6 +250,7 @@ class _Scheduler:
     def _has_failed(self, job: RunnableJob) -> None:
         if self._fail_fast and self._called_off is None:
             self._called_off = f"fail_fast: {job.title} did not complete"
+            self._take_up_containers()  # those that may run on are to end, too
             self._stop_all(self._called_off)
 
     def _stop_all(self, reason: str, *, now: bool = False) -> None:

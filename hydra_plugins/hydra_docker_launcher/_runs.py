@@ -22,7 +22,15 @@ from ._harmless import plain
 from ._options import LABEL_PREFIX
 from ._outcome import Outcome
 from ._saved import SavedJob, SavedSweep
-from ._tracking import OUTCOME_TAG, JobRun, JobRunEnd, RunStatus, StoreAccess, Tracker
+from ._tracking import (
+    OUTCOME_TAG,
+    JobRun,
+    JobRunEnd,
+    NoTracker,
+    RunStatus,
+    StoreAccess,
+    Tracker,
+)
 from ._units import show_size
 from ._usage import Point
 
@@ -51,6 +59,8 @@ class Runs:
         #: Since when the store does not answer (``time.monotonic``).
         self._down_since: float | None = None
         self._told = False
+        #: Why the store does not let the sweep be taken up: another process may have it mended.
+        self._refused: TrackingError | None = None
         #: The store takes no system metrics.
         self._no_series = False
         self._lock = threading.Lock()
@@ -65,23 +75,44 @@ class Runs:
         self._sweep_id = self._tracker.open_sweep(self._sweep.run)
         self._joined = True
 
-    def join(self, known: Mapping[int, str]) -> None:
+    def join(self, known: Mapping[int, str], *, required: bool = True) -> None:
         """Take up the parent run that another process has opened, where the store answers.
 
-        ``known`` are the runs of jobs, as the ledger has them. Raises ``TrackingError`` where the
-        run is not to be had any more.
+        ``known`` are the runs of jobs, as the ledger has them. Where the run is not to be had,
+        raises ``TrackingError``; if it is not ``required``, the sweep goes on without.
         """
         self._ids.update(known)
         try:
             self._join()
         except TrackingError as error:
-            if not error.transient:
+            if error.transient:
+                self._failed(error)
+            elif required:
                 raise
-            self._failed(error)
+            else:
+                self._do_without(error)
+
+    def _do_without(self, error: TrackingError) -> None:
+        if error.gone:
+            self._tracker, self._joined = NoTracker(), True
+            log.warning(
+                "%s\nThe sweep goes on without it. What becomes of its jobs is in sweep.json only.",
+                error,
+            )
+            return
+        self._refused = error
+        log.warning(
+            "%s\nThe sweep goes on. What cannot be logged is kept; once that is mended, it is sent "
+            "by: hydra-docker sync %s",
+            error,
+            self._sweep.folder,
+        )
 
     def _join(self) -> None:
         if self._joined:
             return
+        if self._refused is not None:
+            raise TrackingError(str(self._refused), transient=True)  # for another process
         if self._sweep_id is None:
             self.open()
         else:
@@ -106,9 +137,10 @@ class Runs:
     def start(self, job: SavedJob, spec: ContainerSpec, attempt: int) -> str | None:
         """Start the run of a job, or set it running again, and return its id.
 
-        None: nothing is tracked, or the store does not answer, also after a while. Raises
+        None: nothing is tracked, or the store does not do it, also after a while. Raises
         ``TrackingError`` where it refuses.
         """
+        deadline: float | None = None
         while True:
             try:
                 run_id = self._start(job, spec, attempt)
@@ -119,7 +151,9 @@ class Runs:
             else:
                 self._down_since = None
                 return run_id
-            if not self._wait():
+            # Of this job alone: what others log meanwhile does not help it.
+            deadline = time.monotonic() + PATIENCE if deadline is None else deadline
+            if not self._wait(deadline):
                 return self._ids.get(job.number)
 
     def _start(self, job: SavedJob, spec: ContainerSpec, attempt: int) -> str | None:
@@ -134,6 +168,14 @@ class Runs:
         if run_id is not None:
             self._ids[number] = run_id
         return run_id
+
+    def take_back(self, number: int) -> None:
+        """Set the run of a job running again whose end was none, where the store answers."""
+        try:
+            self._join()
+            self._tracker.reopen_job(self._ids.get(number), {f"{LABEL_PREFIX}advice": None})
+        except TrackingError as error:
+            self._failed(error)
 
     def end(self, job: SavedJob, row: Mapping[str, Any], outcome: Outcome) -> bool:
         """Log the end of a job, as its ``row`` of the ledger tells it; tell whether it was logged.
@@ -196,7 +238,7 @@ class Runs:
 
     def answers(self) -> bool:
         """Tell whether the store answers: whether what is still to be sent can be."""
-        return self._tracker.answers()
+        return self._refused is None and self._tracker.answers()
 
     def _job_run(self, job: SavedJob, tags: Mapping[str, str], started: float | None) -> JobRun:
         shared = {
@@ -215,7 +257,8 @@ class Runs:
     def _failed(self, error: TrackingError) -> None:
         """Tell the user, of a store that does not answer only once."""
         with self._lock:
-            told, self._told = self._told, self._told or error.transient
+            told = self._told or self._refused is not None
+            self._told = self._told or error.transient
             if error.transient:
                 self._down_since = self._down_since or time.monotonic()
         if not error.transient:
@@ -228,11 +271,11 @@ class Runs:
                 self._sweep.folder,
             )
 
-    def _wait(self) -> bool:
+    def _wait(self, deadline: float) -> bool:
         """Wait until the store answers again; tell whether it did in time."""
         while True:
-            since = self._down_since
-            if since is not None and time.monotonic() - since > PATIENCE:
+            since, now = self._down_since, time.monotonic()
+            if now > deadline or (since is not None and now - since > PATIENCE) or self._refused:
                 return False
             time.sleep(PAUSE)
             if self.answers():

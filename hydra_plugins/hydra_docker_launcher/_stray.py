@@ -37,6 +37,12 @@ ADVICE = (
 _NOTHING_LEFT = (End.NOT_STARTED, End.LOST)
 
 
+def tidy(policy: Policy, output: Path) -> None:
+    """Remove what a launcher has left in a job's folder that was killed as it collected files."""
+    if policy.mode == "collect":
+        _unpacking.remove_partial(output, _paths.STRAY)
+
+
 def after(
     outcome: Outcome,
     policy: Policy,

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 from . import _codec
 from ._errors import SweepError
-from ._ledger import write_json
+from ._ledger import partials, write_json
 from ._paths import SweepPaths
 from ._saved import SavedJob, SavedSweep
 from ._usage_book import SavedUsage
@@ -110,6 +110,7 @@ class SweepFolder:
         for partial in (
             *self._paths.jobs.glob(".*.json.*"),
             *self._paths.private.glob(".*.json.*"),
+            *partials(self._paths.ledger),
         ):
             partial.unlink(missing_ok=True)  # of a process that was killed as it wrote
         with suppress(OSError):

@@ -15,7 +15,9 @@ from typing import Any
 from . import _job_files, _outcome
 from ._capacity import GPUS_LABEL
 from ._engine import Engine, Found
+from ._errors import EngineError
 from ._evidence import text
+from ._ledger import Ledger
 from ._options import LABEL_PREFIX
 from ._outcome import End, Outcome
 from ._saved import SavedJob
@@ -23,6 +25,7 @@ from ._saved import SavedJob
 _JOB = f"{LABEL_PREFIX}job"
 #: The engine's word for a container that was never started.
 CREATED = "created"
+_RUNNING = ("running", "paused", "restarting")
 _ATTEMPT = f"{LABEL_PREFIX}attempt"
 
 
@@ -48,11 +51,27 @@ def recorded(row: Mapping[str, Any], result: Path) -> Outcome | None:
     )
 
 
-def containers(engine: Engine, sweep: str) -> dict[int, Found]:
+def is_unseen(row: Mapping[str, Any]) -> bool:
+    """Tell whether nobody has seen the end that a row tells: its container may run on."""
+    return row.get("outcome") == End.LOST.value and row.get("unseen") is True
+
+
+def is_doubtful(row: Mapping[str, Any], container: Found | None) -> bool:
+    """Tell whether a job that its row calls lost is not: the engine has its container after all.
+
+    It runs, by itself or by its restart policy; or it has ended, and nobody has looked how.
+    """
+    if container is None or row.get("outcome") != End.LOST.value:
+        return False
+    return is_unseen(row) or container.status in _RUNNING
+
+
+def containers(engine: Engine, sweep: str, ledger: Ledger) -> dict[int, Found]:
     """Return the container of each job's last attempt, by the jobs' numbers.
 
     Those of earlier attempts are removed, and so are those that were made and never started
-    (``CREATED``): their process was killed in between.
+    (``CREATED``): their process was killed in between. Nothing of these stays in the ledger, or
+    the next process would take them for containers that have run and are lost.
     """
     found: dict[int, list[Found]] = {}
     for container in engine.containers({f"{LABEL_PREFIX}sweep": sweep, _JOB: None}):
@@ -60,10 +79,36 @@ def containers(engine: Engine, sweep: str) -> dict[int, Found]:
     last = {}
     for number, of_job in found.items():
         *earlier, newest = sorted(of_job, key=lambda one: (_attempt(one), one.created))
-        last[number] = newest
-        for container in (*earlier, *([newest] if newest.status == CREATED else ())):
+        for container in earlier:
             engine.remove(container.id)
+        if newest.status == CREATED:
+            newest = _without_start(engine, newest, ledger)
+        last[number] = newest
     return last
+
+
+def _without_start(engine: Engine, container: Found, ledger: Ledger) -> Found:
+    """Remove a container that was never started; return one as it stands that was, after all.
+
+    The engine may be about to start it, for a process that was killed when it had asked for that.
+    It does not remove, then, what it has started.
+    """
+    state = engine.state(container.id)
+    if state is not None and not state.was_started:
+        number = int(container.labels[_JOB])
+        if ledger.row(number).get("container") == container.id:
+            ledger.update(number, container=None, name=None, started=None)
+        try:
+            engine.discard(container.id)
+        except EngineError:
+            state = engine.state(container.id)
+            if state is not None and not state.was_started:
+                raise
+        else:
+            return container
+    if state is None:
+        return container
+    return replace(container, status="running" if state.running else "exited")
 
 
 def gone_on(job: SavedJob, row: Mapping[str, Any], container: Found | None) -> SavedJob:

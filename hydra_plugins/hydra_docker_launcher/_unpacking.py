@@ -7,6 +7,7 @@ followed, not made and not taken.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tarfile
 from collections.abc import Generator, Iterator
@@ -17,6 +18,8 @@ from typing import IO, BinaryIO, cast
 #: A file takes at least so many bytes of the limit: millions of empty ones would fill a disk too.
 BLOCK = 4096
 _CHUNK = 1024 * 1024
+_DEEPEST = 200  # folders in each other
+_PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -68,6 +71,32 @@ class _Stream:
         whole = b"".join(parts)
         self._rest = whole[size:]
         return whole[:size]
+
+
+def remove_partial(output: Path, name: str) -> None:
+    """Remove what a process that was killed as it unpacked has left below the folder ``name``."""
+    with suppress(OSError), _entered(os.open(output, _FOLDER)) as parent:
+        _remove_partial(parent, name, _DEEPEST)
+
+
+def _remove_partial(parent: int, name: str, depth: int) -> None:
+    with suppress(OSError), _entered(os.open(name, _FOLDER, dir_fd=parent)) as folder:
+        with os.scandir(folder) as listing:
+            entries = list(listing)
+        for entry in entries:
+            if _PARTIAL.fullmatch(entry.name):
+                with suppress(OSError):
+                    os.unlink(entry.name, dir_fd=folder)
+            elif depth and entry.is_dir(follow_symlinks=False):
+                _remove_partial(folder, entry.name, depth - 1)
+
+
+@contextmanager
+def _entered(folder: int) -> Iterator[int]:
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 class Shelf:

@@ -109,6 +109,8 @@ class Watch:
         self._settled = False
         self._detached = False
         self._may_repeat = True
+        #: When it was first started, in seconds since the epoch, where its time is limited.
+        self._began = job.started_at
         self._told_to_stop = False
         self._gave_up = False
         self._timed_out: str | None = None
@@ -253,7 +255,7 @@ class Watch:
         try:
             state = self._watch(container, self._log)
         except EngineError as error:
-            lost = _outcome.lost(f"the engine has stopped to answer: {error}")
+            lost = _outcome.out_of_sight(str(error))
             self.outcome = _outcome.stopped(self._stopped_by) if self._stopped_by else lost
             return None
         result = _outcome.read_result(self.job.paths.result)
@@ -287,15 +289,20 @@ class Watch:
         if called_off:
             self.outcome = _outcome.stopped(called_off)
             return None
-        self._recorder.started(job, spec, container)
         if self._pledge is not None and not self._pledge.holds():
             log.warning("%s waits again: %s", job.title, NO_PLEDGE)
             self._lost_pledge = True
             return None
+        # Not before: of a job that waits again, nobody may think that it has run.
+        self._recorder.started(job, spec, container)
         try:
             self._engine.start(container)
         except EngineError as error:
-            if not self._runs(container):
+            runs = self._runs(container)
+            if runs is None and self._stopped_by is None:  # the engine may have done it
+                self.outcome = _outcome.out_of_sight(str(error))
+                return None
+            if not runs:
                 self._could_not_start(str(error), error)
                 return None
         self._release_pledge()
@@ -311,6 +318,7 @@ class Watch:
             self._started = True
             job = self.job
             self._log = ContainerLog.taken_up(job.paths.log, job.attempt, job.log_limit)
+        _stray.tidy(job.stray, job.paths.output)
         self._recorder.started(self.job, self._spec, container)
         self._goes_on(container)
         self._measure(container)
@@ -341,7 +349,8 @@ class Watch:
     def _begin_time(self) -> None:
         if self.job.timeout is None:
             return
-        spent = 0.0 if self.job.started_at is None else time.time() - self.job.started_at
+        self._began = time.time() if self.job.started_at is None else self.job.started_at
+        spent = time.time() - self._began
         self.deadline = time.monotonic() + self.job.timeout - spent
         self._wake()
 
@@ -419,6 +428,11 @@ class Watch:
             self._remove_remains()
             return
         self.outcome = _masked_outcome(self.outcome, self.job.masks)
+        if self.outcome.unseen and self._stopped_by is not None:
+            self.outcome = _outcome.stopped(self._stopped_by)
+        if self.outcome.unseen and self._container is not None:
+            self._leave(self._container)
+            return
         may_repeat = self._may_repeat and self._stopped_by is None
         following = _attempt.following(self.job, self.outcome) if may_repeat else None
         if following is None:
@@ -446,6 +460,26 @@ class Watch:
         _job_folder.remove_secrets(self.job.paths)
         _job_folder.remove_job_file(self.job.paths)
         self._remove_remains()
+
+    def _leave(self, container: str) -> None:
+        """Leave a container of which nobody knows how it stands: it may run on.
+
+        Neither it nor what it needs is removed, and the job is not forgotten.
+        """
+        gpus = self._spec.gpus.ids
+        following = _attempt.searched(self.job, container, self._began, gpus)
+        if following is None:
+            record_end(self._recorder, self.job, self.outcome, container, None)
+            return
+        delay = _attempt.delay(self.job)
+        self.not_before = time.monotonic() + delay
+        self.following = following
+        log.warning(
+            "%s: %s\nIts container is looked for again in %g s.",
+            self.job.title,
+            self.outcome.cause,
+            delay,
+        )
 
     def _clean_up(self) -> None:
         self._remove_remains()

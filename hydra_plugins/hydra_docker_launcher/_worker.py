@@ -409,15 +409,34 @@ def returned_file(job):
 
 
 def save(path, content):
-    partial = "{}.{}".format(path, os.getpid())
+    folder, name = os.path.split(path)
+    # The launcher knows such a name, and removes it where this process is killed meanwhile.
+    partial = os.path.join(folder, ".{}.{}".format(name, os.urandom(8).hex()))
     try:
         with open(partial, "w", encoding="utf-8") as file:
             json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())  # a power cut must not leave an empty file under the name
         os.replace(partial, path)
     except BaseException:
         if os.path.lexists(partial):
             os.unlink(partial)
         raise
+    keep_names(folder)
+
+
+def keep_names(folder):
+    """Have the names in a folder outlive a power cut, where its file system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
 
 
 def write_error(job, error):

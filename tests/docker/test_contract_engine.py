@@ -166,6 +166,23 @@ def test_state_after_signals(
     assert (state.exit_code, state.signal, state.unseen) == (exit_code, signal, False)
 
 
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_state_after_much_else(
+    engine: DockerEngine, make_spec: MakeSpec, api: docker.APIClient, how: str
+) -> None:
+    """An engine that has forgotten how a container ended was not down for that."""
+    container = run(engine, make_spec("exec sleep 60"))
+    getattr(api, how)(container)
+    api.wait(container)
+    for _ in range(130):  # two events each; it keeps the last 256
+        api.create_volume("hydra-docker-test-events")
+        api.remove_volume("hydra-docker-test-events")
+    state = engine.state(container)
+    assert state is not None
+    assert state.exit_code in (137, 143)
+    assert (state.unseen, state.forgotten) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("restart", "exit_code", "oom_killed"),
     [(Restart("no"), 4, True), (Restart("on-failure", 1), 5, False)],

@@ -127,6 +127,8 @@ class Bench:
             self.api.remove_container(container["Id"], v=True, force=True)
         for image in self.new_images():
             self.api.remove_image(image, force=True)
+        for ticket in self.tickets():
+            self.api.remove_volume(ticket)
         self.empty_temporary()
 
     def kill(self, command: Running) -> None:
@@ -179,6 +181,11 @@ class Bench:
 
     def containers(self) -> list[dict[str, Any]]:
         return self.api.containers(all=True)
+
+    def tickets(self) -> list[str]:
+        """Return the tickets (volumes) that launchers have for their next jobs."""
+        found = self.api.volumes(filters={"label": "hydra.docker.ticket"})
+        return [volume["Name"] for volume in found["Volumes"] or ()]
 
     def new_images(self) -> set[str]:
         """Return the images that the bench has not brought along."""

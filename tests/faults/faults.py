@@ -97,6 +97,15 @@ def restart_engine(*, live_restore: bool) -> Callable[[Scene], None]:
     return strike
 
 
+def outlast_the_launcher(scene: Scene) -> None:
+    """Let the engine be down until the launcher has given up; its containers run on."""
+    engine = scene.bench.engine
+    engine.set_live_restore(True)
+    engine.stop()
+    wait_for(lambda: scene.command.ended, "the launcher gives up", 600)
+    engine.start()
+
+
 def kill_engine(scene: Scene) -> None:
     """End dockerd, containerd and the shims hard, and start them again."""
     scene.bench.engine.kill()
@@ -186,12 +195,16 @@ def remove_image(scene: Scene) -> None:
 # ---- the MLflow server ---------------------------------------------------------------------------
 
 
-def interrupt_server(scene: Scene) -> None:
-    """Let the server be down while the jobs go on, for a while."""
-    scene.bench.server.end()
-    scene.sweep.open_gate()
-    time.sleep(scene.random.uniform(0, 8))
-    scene.bench.server.start()
+def interrupt_server(shortest: float, longest: float) -> Callable[[Scene], None]:
+    """Return a strike that lets the server be down, for so many seconds, while the jobs go on."""
+
+    def strike(scene: Scene) -> None:
+        scene.bench.server.end()
+        scene.sweep.open_gate()
+        time.sleep(scene.random.uniform(shortest, longest))
+        scene.bench.server.start()
+
+    return strike
 
 
 def stop_server(scene: Scene) -> None:
@@ -259,6 +272,13 @@ FAULTS = (
     Fault(
         "engine: restarted, live-restore",
         restart_engine(live_restore=True),
+    ),
+    Fault(
+        "engine: down for minutes, live-restore",
+        outlast_the_launcher,
+        carry_on=("attach", "resume"),
+        outcomes=frozenset({"could not start"}),
+        held=True,
     ),
     Fault(
         "engine: restarted, restart=no",
@@ -348,7 +368,14 @@ FAULTS = (
     ),
     Fault(
         "MLflow server: down for a while",
-        interrupt_server,
+        interrupt_server(0, 8),
+        held=True,
+        server=True,
+        carry_on=("sync", "attach"),
+    ),
+    Fault(
+        "MLflow server: down for a minute",
+        interrupt_server(60, 65),
         held=True,
         server=True,
         carry_on=("sync", "attach"),

@@ -190,12 +190,14 @@ def _check_nothing_is_left(sweep: MarkedSweep) -> None:
     ]
     assert not containers, f"containers are left: {containers}\n{sweep.output}"
     assert not bench.new_images(), f"images are left: {bench.new_images()}\n{sweep.output}"
+    assert not bench.tickets(), f"tickets are left: {bench.tickets()}\n{sweep.output}"
     left = list(bench.temporary.iterdir())
     assert not left, f"temporary files are left: {left}\n{sweep.output}"
     _check_files(sweep)
 
 
 def _check_files(sweep: MarkedSweep) -> None:
+    """See that there is no file but the known ones: no lock, and none that is half written."""
     left = []
     for path in sorted(sweep.folder.rglob("*")):
         if path.is_dir():

@@ -2,10 +2,11 @@
 
     soak.py [--write FILE]
 
-Ends after HYDRA_DOCKER_SOAK_MINUTES (40) or HYDRA_DOCKER_SOAK_FAULTS (80) injected faults,
-whichever is first. HYDRA_DOCKER_SOAK_KINDS picks the kinds that have this text in their names. The
-seed is printed, and HYDRA_DOCKER_FAULT_SEED gives the same run again. Exit code 1: something was
-not survived.
+Ends after HYDRA_DOCKER_SOAK_MINUTES (40), but not before every kind has come once; at the latest
+after HYDRA_DOCKER_SOAK_FAULTS (80) injected faults. HYDRA_DOCKER_SOAK_KINDS picks the kinds that
+have one of these texts in their names, with a | between them. The seed is printed, and
+HYDRA_DOCKER_FAULT_SEED gives the same run again. The table is written after each fault: Ctrl-C and
+SIGTERM leave what there is. Exit code 1: something was not survived.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -63,9 +64,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this file")
     target: Path | None = parser.parse_args().write
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Where this runs in the background (`&`, nohup), Ctrl-C is ignored; the commands need it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     reason = private_engine.missing()
     if reason is not None:
         print(f"error: {reason}", file=sys.stderr)
@@ -74,18 +75,25 @@ def main() -> int:
     minutes = float(os.environ.get("HYDRA_DOCKER_SOAK_MINUTES") or 40)
     most = int(os.environ.get("HYDRA_DOCKER_SOAK_FAULTS") or 80)
     wanted = os.environ.get("HYDRA_DOCKER_SOAK_KINDS") or ""
-    kinds = {kind: run for kind, run in _kinds().items() if wanted in kind}
+    kinds = {
+        kind: run
+        for kind, run in _kinds().items()
+        if any(word in kind for word in wanted.split("|"))
+    }
     print(f"seed {seed}: {len(kinds)} kinds of faults, {minutes:g} minutes or {most} faults")
-    begun, tally = time.monotonic(), Tally()
-    with _bench() as bench:
-        for number, kind in enumerate(_order(seed, list(kinds))):
-            if number >= most or time.monotonic() - begun > minutes * 60:
-                break
-            _inject(bench, tally, kind, kinds[kind], f"{seed} {number}")
-    table = tally.table(list(kinds))
-    print(f"\nseed {seed}, {(time.monotonic() - begun) / 60:.0f} minutes\n{table}")
-    if target is not None:
-        _write(target, _heading(seed) + table)
+    begun, tally, heading = time.monotonic(), Tally(), _heading(seed)
+    with closing(Benches()) as benches:
+        try:
+            for number, kind in enumerate(_order(seed, list(kinds))):
+                over = number >= len(kinds) and time.monotonic() - begun > minutes * 60
+                if number >= most or over:
+                    break
+                _inject(benches, tally, kind, kinds[kind], f"{seed} {number}")
+                if target is not None:
+                    _write(target, heading + tally.table(list(kinds)))
+        finally:
+            took = (time.monotonic() - begun) / 60
+            print(f"\nseed {seed}, {took:.0f} minutes\n{tally.table(list(kinds))}", flush=True)
     return int(tally.survived.total() < tally.injected.total())
 
 
@@ -101,37 +109,55 @@ def _survive(bench: Bench, random: Random, fault: Fault) -> None:
 
 
 def _order(seed: str, kinds: list[str]) -> Iterator[str]:
-    """Yield kinds in random order, each once before any comes again; the sweep of 200 only once."""
+    """Yield the sweep of 200 once, then the others at random: each, before any comes again."""
     random = Random(seed)
-    round_of = list(kinds)
+    yield from (kind for kind in kinds if kind == MANY)
+    round_of = [kind for kind in kinds if kind != MANY]
     while round_of:
         random.shuffle(round_of)
         yield from round_of
-        round_of = [kind for kind in kinds if kind != MANY]
 
 
-def _inject(bench: Bench, tally: Tally, kind: str, run: Survive, seed: str) -> None:
-    tally.injected[kind] += 1
+def _inject(benches: Benches, tally: Tally, kind: str, run: Survive, seed: str) -> None:
+    """Inject one fault, and count it where it has come to its end."""
     begun = time.monotonic()
     try:
-        run(bench, Random(seed))
+        run(benches.bench, Random(seed))
     except Exception:  # noqa: BLE001  (the next one may be survived)
+        tally.injected[kind] += 1
         print(f"NOT SURVIVED: {kind} (seed {seed!r})\n{traceback.format_exc()}", flush=True)
-        bench.reset()
+        benches.reset()
     else:
+        tally.injected[kind] += 1
         tally.survived[kind] += 1
         print(f"survived in {time.monotonic() - begun:.0f} s: {kind}", flush=True)
 
 
-@contextmanager
-def _bench() -> Iterator[Bench]:
-    with tempfile.TemporaryDirectory(prefix="hydra-faults-") as folder:
-        shared = docker.from_env(timeout=120).api
-        bench = Bench(Path(folder).resolve(), shared, os.environ["HYDRA_DOCKER_TEST_IMAGE"])
+class Benches:
+    """The bench that faults are injected into; where one cannot be used any more, the next."""
+
+    def __init__(self) -> None:
+        self._open()
+
+    def close(self) -> None:
+        self._ending.close()
+
+    def reset(self) -> None:
         try:
-            yield bench
-        finally:
-            bench.close()
+            self.bench.reset()
+        except Exception:  # noqa: BLE001  (a fault that was not survived may have broken it)
+            print(f"The bench is made anew:\n{traceback.format_exc()}", flush=True)
+            with suppress(Exception):
+                self.close()
+            self._open()
+
+    def _open(self) -> None:
+        self._ending = ending = ExitStack()
+        folder = ending.enter_context(tempfile.TemporaryDirectory(prefix="hydra-faults-"))
+        shared = docker.from_env(timeout=120).api
+        image = os.environ["HYDRA_DOCKER_TEST_IMAGE"]
+        self.bench = Bench(Path(folder).resolve(), shared, image)
+        ending.callback(self.bench.close)
 
 
 def _heading(seed: str) -> str:

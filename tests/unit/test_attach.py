@@ -14,6 +14,7 @@ from fakes import FakeEngine, FakeTracker, Play, a_job, saved_job, saved_sweep
 from hydra_plugins.hydra_docker_launcher import (
     _attach,
     _background,
+    _outcome,
     _runs,
     _sweep_folder,
     _take_up,
@@ -25,8 +26,10 @@ from hydra_plugins.hydra_docker_launcher._ledger import Ledger
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
 from hydra_plugins.hydra_docker_launcher._paths import SweepPaths
 from hydra_plugins.hydra_docker_launcher._saved import SavedJob
+from hydra_plugins.hydra_docker_launcher._tracking import JobRunEnd, RunStatus
 
 COMPLETED = {"outcome": "completed", "value": 2, "exit_code": 0}
+ENDED = "2026-11-22T10:00:00+00:00"
 
 
 @dataclass
@@ -112,7 +115,7 @@ def test_every_standing_of_a_job(left):
     ]
     assert left.calls(0) == ["remove"]
     assert left.calls(1) == ["remove"]
-    assert left.calls(3) == ["remove", "create", "start", "remove"]
+    assert left.calls(3) == ["discard", "create", "start", "remove"]
     assert left.calls(4) == ["create", "start", "remove"]
     assert {run: end.status.value for run, end in left.tracker.ends.items()} == {
         "run-0": "FINISHED",
@@ -170,9 +173,102 @@ def test_newest_container_counts(left):
     for attempt in (2, 1):
         labels = (*spec.labels, ("hydra.docker.attempt", str(attempt)))
         left.engine.has(f"c{attempt}", replace(spec, labels=labels))
-    found = _take_up.containers(left.engine, "s")
+    found = _take_up.containers(left.engine, "s", left.ledger)
     assert {number: container.id for number, container in found.items()} == {0: "c2"}
     assert left.calls(0) == ["remove"]
+
+
+def test_container_that_was_never_started(left):
+    """It is removed. A process that is killed then leaves no job that looks as if it was lost."""
+    left.sweep()
+    job = left.job(0, "c0", started="2026-11-22T10:00:00+00:00", name="train-x-0")
+    left.engine.made["c0"].started = False
+
+    (container,) = _take_up.containers(left.engine, "s", left.ledger).values()
+
+    assert left.calls(0) == ["discard"]
+    assert _take_up.gone_on(job, left.ledger.row(0), container).runnable.container is None
+    assert (left.rows[0]["container"], left.rows[0]["started"]) == (None, None)
+    left.attach()
+    assert left.calls(0) == ["discard", "create", "start", "remove"]
+    assert left.rows[0]["outcome"] == "completed"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_container_that_is_just_being_started(left, late):
+    """The engine may do so for a process that is dead by now: it is watched, and not removed."""
+    left.sweep()
+    left.job(0, "c0")
+    left.engine.made["c0"].started = False
+    look = "discard" if late else "state"
+    asked = getattr(left.engine, look)
+
+    def started_meanwhile(container):
+        left.engine.made["c0"].started = True
+        return asked(container)
+
+    setattr(left.engine, look, started_meanwhile)
+    left.attach()
+    assert left.calls(0) == ["remove"]  # at its end
+    assert left.rows[0]["outcome"] == "completed"
+
+
+def out_of_sight(left, number, container):
+    """Have a job that was called lost because its engine did not answer any more."""
+    outcome = _outcome.out_of_sight("connection refused")
+    lost = {"outcome": "lost", "cause": outcome.cause, "exit_code": None, "unseen": True}
+    job = left.job(number, container, **lost, advice=outcome.advice, ended=ENDED)
+    left.tracker.close_job(f"run-{number}", JobRunEnd(RunStatus.FAILED))
+    return job
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("keep", ["none", "failed"])
+def test_container_that_ran_on(left, keep, ended):
+    """A job that was called lost while its engine was away is watched: its container is there."""
+    left.sweep(keep=keep)
+    left.engine.plays = {0: Play(result={"outcome": "completed", "value": 5})}
+    job = out_of_sight(left, 0, "c0")
+    if ended:
+        left.engine.made["c0"].over = True
+        job.job.paths.result.write_text(json.dumps({**COMPLETED, "value": 5}))
+
+    left.attach()
+
+    row = left.rows[0]
+    assert (row["outcome"], row["container"], row["run_id"]) == ("completed", "c0", "run-0")
+    assert not {"unseen", "advice", "attempts"} & row.keys()
+    assert left.calls(0) == ["remove"]
+    end = left.tracker.ends["run-0"]
+    assert (end.status, end.metrics) == (RunStatus.FINISHED, {"return_value": 5.0})
+    assert left.is_over
+
+
+def test_container_that_did_not_run_on(left):
+    """A job whose container is gone is lost, as it was recorded."""
+    left.sweep()
+    out_of_sight(left, 0, "c0")
+    left.engine.made["c0"].removed = True
+    left.attach()
+    assert (left.rows[0]["outcome"], left.rows[0]["ended"]) == ("lost", ENDED)
+    assert left.is_over
+
+
+def test_policy_that_started_it_again(left):
+    """A container that ended with its engine, and runs again by its policy, is not lost either."""
+    left.sweep()
+    left.job(0, "c0", outcome="lost", cause="the engine went down", exit_code=255)
+    left.attach()
+    assert left.rows[0]["outcome"] == "completed"
+
+
+def test_sync_knows_of_no_end_that_nobody_has_seen(left):
+    """The job stays for ``attach``, which sees what has become of its container."""
+    left.sweep()
+    out_of_sight(left, 0, "c0")
+    assert _attach.sync(left.folder, make_tracker=lambda *_: left.tracker) == 0
+    assert left.paths.job(0).exists()
+    assert left.rows[0]["outcome"] == "lost"
 
 
 def test_store_that_is_away(left, caplog):
@@ -207,19 +303,53 @@ def test_sync_leaves_jobs_alone(left):
     assert not left.is_over
 
 
-def test_run_that_is_gone(left, monkeypatch):
-    """A parent run that somebody has deleted is said, and nothing is touched."""
+@pytest.mark.parametrize("stop", [False, True])
+def test_run_that_is_gone(left, monkeypatch, caplog, stop):
+    """A run that is no more is said. The jobs come to their end, which sweep.json tells."""
 
     def gone(*_):
-        raise TrackingError("the run is deleted")
+        raise TrackingError("there is no such run", gone=True)
+
+    left.sweep()
+    left.engine.plays = {0: Play(waits=stop)}
+    left.job(0, "c0")
+    left.job(1)
+    monkeypatch.setattr(left.tracker, "join_sweep", gone)
+    if stop:
+        made = {"make_engine": lambda: left.engine, "make_tracker": lambda *_: left.tracker}
+        _attach.stop(left.folder, **made, reason="enough")
+    else:
+        left.attach()
+    assert [row["outcome"] for row in left.rows] == ["stopped" if stop else "completed"] * 2
+    assert left.tracker.ends == {}
+    assert caplog.messages[0].startswith("there is no such run\nThe sweep goes on without it.")
+    assert left.is_over
+
+
+def test_store_that_refuses(left, monkeypatch, caplog):
+    """What may be mended (credentials, a run in the trash) keeps nobody; all is sent later."""
+
+    def refused(*_):
+        raise TrackingError("you may not")
 
     left.sweep()
     left.job(0, "c0")
-    monkeypatch.setattr(left.tracker, "join_sweep", gone)
-    with pytest.raises(TrackingError, match="the run is deleted"):
+    left.job(1)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(left.tracker, "join_sweep", refused)
         left.attach()
-    assert left.engine.calls == []
-    assert _sweep_folder.keeper(left.paths) is None
+        assert [row["outcome"] for row in left.rows] == ["completed"] * 2
+        assert caplog.text.count("you may not") == 1
+        assert not left.is_over
+        with pytest.raises(TrackingError, match="you may not"):
+            _attach.sync(left.folder, make_tracker=lambda *_: left.tracker)
+    assert left.tracker.ends == {}
+    assert _attach.sync(left.folder, make_tracker=lambda *_: left.tracker) == 0
+    assert {run: end.status.value for run, end in left.tracker.ends.items()} == {
+        "run-0": "FINISHED",
+        "run-1": "FINISHED",
+    }
+    assert left.is_over
 
 
 def test_stop(left):

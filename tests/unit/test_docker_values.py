@@ -189,3 +189,34 @@ def test_what_an_engine_cannot_limit():
     host = _docker_values.host(info | flags | more, None)
     assert host.cannot_limit == ("cpus", "swap", "pids")
     assert (host.rootless, host.warnings) == (True, ("WARNING: No swap limit support",))
+
+
+AN_END = {"StartedAt": "2026-11-22T10:00:00.5Z", "FinishedAt": "2026-11-22T10:05:00.5Z"}
+FULL = 256  # events that an engine keeps
+
+
+def happened(number, first):
+    """Return so many events, one each second, the first at that time of the day."""
+    first_ns = int(_docker_values.moment(f"2026-11-22T{first}Z") * 1e9)
+    return [{"timeNano": first_ns + second * 10**9} for second in range(number)]
+
+
+@pytest.mark.parametrize(
+    ("events", "engine_started", "missed"),
+    [
+        # Whatever has happened since the engine was started is there: the end is from before.
+        ([], None, True),
+        (happened(FULL - 1, "10:06:00"), "2026-11-22T09:00:00Z", True),
+        # It remembers what was before that end, but not the end.
+        (happened(FULL, "10:04:59"), "2026-11-22T09:00:00Z", True),
+        # It was started after the container was.
+        (happened(FULL, "10:06:00"), "2026-11-22T11:05:30.123456789+01:00", True),
+        # It has forgotten the time, and has been up all along, as far as anybody knows.
+        (happened(FULL, "10:06:00"), "2026-11-22T09:00:00Z", None),
+        (happened(FULL, "10:06:00"), None, None),
+    ],
+)
+def test_end_that_is_in_no_event(events, engine_started, missed):
+    """The engine was down when it came, or has only forgotten it."""
+    network = None if engine_started is None else {"Created": engine_started}
+    assert _docker_values.memory(events, network).has_missed(AN_END) is missed

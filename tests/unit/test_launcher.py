@@ -26,7 +26,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
-from hydra_plugins.hydra_docker_launcher import _attach, _background
+from hydra_plugins.hydra_docker_launcher import _attach, _background, _sweep_folder
 from hydra_plugins.hydra_docker_launcher._engine import FoundImage, Image
 from hydra_plugins.hydra_docker_launcher._errors import (
     DataError,
@@ -1006,6 +1006,24 @@ def test_resume(bench):
     assert bench.tracker.statuses == ["RUNNING", "FAILED", "RUNNING", "FINISHED"]
 
 
+def test_resume_after_an_engine_that_was_away(bench):
+    """A container that ran on when nobody could see it is watched, not run again."""
+    bench.engine.plays = {0: Play(away=True)}
+    (lost,) = bench.sweep("hydra.launcher.keep=none").launch([["lr=1"]], 0)
+    assert lost.status is JobStatus.FAILED
+    assert (bench.folder / "multirun/x/.docker/jobs/0.json").exists()
+    gc.collect()
+    bench.engine.made["container-0"].play = value(3)
+    bench.engine.calls.clear()
+
+    again = bench.sweep("hydra.launcher.resume=true", "hydra.launcher.keep=none")
+    (returned,) = again.launch([["lr=1"]], 0)
+
+    assert returned.return_value == 3
+    assert bench.requests == ["add_layer", "remove"]
+    assert "attempts" not in bench.ledger["jobs"][0]
+
+
 def test_resume_of_another_sweep(bench):
     """Jobs that are not what they were are refused, with what is different, said once."""
     bench.sweep().launch([["lr=1"], ["lr=2"]], 0)
@@ -1027,6 +1045,75 @@ def test_resume_of_nothing(bench):
     """A first start with resume=true is a start."""
     (job,) = bench.sweep("hydra.launcher.resume=true").launch([["lr=1"]], 0)
     assert job.status is JobStatus.COMPLETED
+
+
+class KilledError(BaseException):
+    """The process is gone from here on."""
+
+
+@pytest.mark.parametrize("resume", ["true", "false"])
+@pytest.mark.parametrize("ledger", ["head", "gone"])
+def test_killed_before_the_first_job(bench, monkeypatch, resume, ledger):
+    """The command goes on with what was begun: the parent run is taken up, and closed."""
+    open_sweep = bench.tracker.open_sweep
+    opened = []
+
+    def open_and_die(sweep):
+        opened.append(sweep.tags["hydra.docker.sweep"])
+        open_sweep(sweep)
+        if len(opened) == 1:
+            raise KilledError
+        return "parent"
+
+    bench.tracker.open_sweep = open_and_die
+    with monkeypatch.context() as killing:
+        # Nothing of a process that was killed cleans up.
+        killing.setattr(_sweep_folder.SweepFolder, "forget_sweep", lambda _: None)
+        first = bench.sweep()
+        with pytest.raises(KilledError):
+            first.launch([["lr=1"]], 0)
+        del first
+        gc.collect()
+    head = bench.ledger
+    assert head.pop("jobs") == []
+    assert head["source"]["commit"] == bench.commit
+    if ledger == "gone":
+        (bench.folder / "multirun/x/sweep.json").unlink()
+
+    sweep = bench.sweep(f"hydra.launcher.resume={resume}")
+    (job,) = sweep.launch([["lr=1"]], 0)
+
+    assert job.status is JobStatus.COMPLETED
+    assert opened == [head["sweep"]] * 2
+    assert bench.ledger["sweep"] == sweep.id == head["sweep"]
+    assert bench.ledger["run_id"] == "parent"
+
+
+def test_over_a_sweep_that_is_over(bench):
+    """Without resume=true another sweep begins in its folder."""
+    first = bench.sweep()
+    first.launch([["lr=1"]], 0)
+    identity = first.id
+    del first
+    gc.collect()
+    second = bench.sweep()
+    second.launch([["lr=1"]], 0)
+    assert bench.ledger["sweep"] == second.id != identity
+
+
+def test_ledger_that_is_gone(bench, monkeypatch):
+    """``attach`` writes another one, with what the sweep's run was told."""
+    monkeypatch.setattr(_background, "_spawn", lambda *_: None)
+    sweep = bench.sweep("hydra.launcher.detach=true")
+    sweep.launch([["lr=1"]], 0)
+    del sweep
+    gc.collect()
+    head = bench.ledger
+    folder = bench.folder / "multirun" / "x"
+    (folder / "sweep.json").unlink()
+    _attach.attach(folder, make_engine=lambda: bench.engine, make_tracker=lambda *_: bench.tracker)
+    for name in ("sweep", "folder", "source", "host", "options"):
+        assert bench.ledger[name] == head[name]
 
 
 def test_dry_run_of_a_resumed_sweep(bench, capsys):

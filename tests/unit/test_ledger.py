@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import threading
 
 import pytest
@@ -43,6 +45,19 @@ def test_note(tmp_path):
         "data": [1],
         "jobs": [{"job": 0, "outcome": None}],
     }
+
+
+def test_power_cut(tmp_path, monkeypatch):
+    """What is in the file is on the disk before it gets its name, and so is the name then."""
+    path = tmp_path / "sweep.json"
+    kept = []
+
+    def keep(handle):
+        kept.append((stat.S_ISDIR(os.fstat(handle).st_mode), path.exists()))
+
+    monkeypatch.setattr(_ledger.os, "fsync", keep)
+    write_json(path, {"a": 1})
+    assert kept == [(False, False), (True, True)]
 
 
 def test_many_threads(tmp_path):

@@ -480,6 +480,21 @@ def test_sweep_that_is_gone(tracker: MlflowTracker, client: MlflowClient, folder
     assert "has not been opened yet" in refusal(other.access)
 
 
+def test_what_is_gone_for_good(tracker: MlflowTracker, client: MlflowClient, folder: Path) -> None:
+    """A run in the trash can be restored; one that is not there, or whose store is not, cannot."""
+    parent = tracker.open_sweep(SWEEP)
+    client.delete_run(parent)
+    found = []
+    for run_id in (parent, "0" * 32):
+        with pytest.raises(TrackingError) as caught:
+            MlflowTracker(None, folder, "ann").join_sweep(run_id, "train")
+        found.append(caught.value.gone)
+    shutil.rmtree(folder / "mlflow-store")
+    with pytest.raises(TrackingError) as caught:
+        MlflowTracker(None, folder, "ann").join_sweep(parent, "train")
+    assert [*found, caught.value.gone] == [False, True, True]
+
+
 def test_store_of_a_sweep_is_gone(tracker: MlflowTracker, folder: Path) -> None:
     """Where the store is gone, no empty one is made in its place."""
     parent = tracker.open_sweep(SWEEP)

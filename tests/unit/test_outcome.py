@@ -40,7 +40,9 @@ MORE_MEMORY = "Raise hydra.launcher.mem_limit, or make the job need less."
 ERROR = {"module": "builtins", "type": "ValueError", "message": "no", "args": ["no"]}
 
 
-def state(exit_code=0, *, oom=False, stop=False, signal=None, error="", unseen=False):
+def state(
+    exit_code=0, *, oom=False, stop=False, signal=None, error="", unseen=False, forgotten=False
+):
     return ContainerState(
         running=False,
         exit_code=exit_code,
@@ -51,6 +53,7 @@ def state(exit_code=0, *, oom=False, stop=False, signal=None, error="", unseen=F
         started_at="2026-11-22T10:00:00Z",
         finished_at="2026-11-22T10:01:00Z",
         unseen=unseen,
+        forgotten=forgotten,
     )
 
 
@@ -262,6 +265,32 @@ def test_end_that_the_engine_has_not_seen(exit_code):
     assert decided(state(exit_code, unseen=True), result).end is End.EXITED
     assert decided(state(exit_code), None).end is End.EXITED
     assert decided(state(7, unseen=True), None).end is End.EXITED
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "known"),
+    [
+        (255, "ended with exit code 255, without a result"),
+        (143, "died of SIGTERM (exit code 143)"),
+        (137, "died of SIGKILL (exit code 137)"),
+    ],
+)
+def test_end_that_the_engine_does_not_remember(exit_code, known):
+    """It may have been stopped, or its engine was down: all that is known is said, and no more."""
+    unknown = (
+        "the engine does not remember whether somebody stopped or killed its container, or whether "
+        "it was down itself"
+    )
+    forgotten = state(exit_code, forgotten=True)
+    assert decided(forgotten, None) == Outcome(End.EXITED, f"{known}; {unknown}", exit_code)
+    completed = {"outcome": "completed", "value": 1, "exit_code": 0}
+    assert decided(forgotten, completed).end is End.COMPLETED
+
+
+def test_end_of_its_own_that_the_engine_does_not_remember():
+    """Where the exit code can only be the job's own, nothing is unknown."""
+    found = decided(state(3, forgotten=True), None)
+    assert found.cause == "ended with exit code 3, without a result"
 
 
 @pytest.mark.parametrize("exit_code", [255, 143, 137])

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import threading
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -853,6 +854,33 @@ def test_store_that_is_away_before_a_job(bench, caplog, impatient):
     assert bench.tracker.statuses == ["RUNNING", "FINISHED"]
     assert bench.ledger["jobs"][0]["run_id"] == "run-0"
     assert not (bench.folder / ".docker").exists()
+
+
+@dataclass
+class Clock:
+    """A clock on which only waiting takes time, in which something happens."""
+
+    meanwhile: Callable[[], object]
+    now: float = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        assert self.now < 2 * _runs.PATIENCE
+        self.meanwhile()
+
+
+def test_store_that_fails_for_one_job_only(bench, monkeypatch):
+    """A job waits for a minute, and is started then, however well the others' runs are logged."""
+    bench.open()
+    runs = bench.recorder._runs
+    runs._ids[7] = "of another"
+    monkeypatch.setattr(_runs, "time", Clock(lambda: runs.log_series(7, [])))
+    bench.tracker.broken = frozenset(["open_job"])
+    spec = bench.recorder.starting(bench.runnable, bench.spec)
+    assert "MLFLOW_RUN_ID" not in dict(spec.environment)
 
 
 def test_what_is_kept_for_a_store_that_is_away(bench, impatient):

@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 from fakes import GIB, HOST, PATIENCE, FakeEngine, Play
 
-from hydra_plugins.hydra_docker_launcher import _admission, _attempt, _running, _watching
+from hydra_plugins.hydra_docker_launcher import (
+    _admission,
+    _advice,
+    _attempt,
+    _running,
+    _watching,
+)
 from hydra_plugins.hydra_docker_launcher._capacity import Capacity
 from hydra_plugins.hydra_docker_launcher._engine import (
     Boundary,
@@ -478,14 +484,102 @@ def test_engine_that_pauses(sweep):
     assert sweep.notes.lines == [(0, "hello")]
 
 
-def test_engine_that_is_gone(sweep):
-    """After some tries the job is lost; the others are tried."""
-    sweep.plays(j0=Play(away=True))
+OUT_OF_SIGHT = Outcome(
+    End.LOST,
+    "the engine has stopped to answer: connection refused",
+    advice=_advice.OUT_OF_SIGHT,
+    unseen=True,
+)
 
-    assert sweep.run(sweep.job(0), sweep.job(1)) == [
-        Outcome(End.LOST, "the engine has stopped to answer: connection refused"),
-        COMPLETED,
-    ]
+
+def test_engine_that_is_gone(sweep):
+    """After some tries the job is lost, and the others are tried. Its container may run on."""
+    sweep.plays(j0=Play(away=True))
+    job = sweep.job(0)
+    (job.paths.output / ".docker" / "secrets").mkdir(parents=True)
+    (job.paths.secrets / "ssh_key").write_text("secret")
+
+    assert sweep.run(job, sweep.job(1), keep="none") == [OUT_OF_SIGHT, COMPLETED]
+
+    assert ("remove", 0) not in sweep.engine.calls
+    assert sweep.notes.ends[0] == (OUT_OF_SIGHT, "container-0")
+    assert sweep.notes.forgotten == [1]
+    assert (job.paths.secrets / "ssh_key").exists()  # it may be started again by its policy
+
+
+def test_engine_that_goes_as_it_starts_a_container(sweep):
+    """Nobody knows whether it has done that: to start the job again could run it twice."""
+    sweep.plays(j0=Play(away=True, start_error="connection refused"))
+    assert sweep.run(sweep.job(0), keep="none") == [OUT_OF_SIGHT]
+    assert [call[0] for call in sweep.engine.calls] == ["create", "start"]
+    assert sweep.notes.forgotten == []
+
+
+def comes_back(sweep, number, play):
+    """Let the engine answer again of the container of a job, as soon as it has not once."""
+    state = sweep.engine.state
+
+    def ask(container):
+        try:
+            return state(container)
+        except EngineError:
+            found = sweep.engine.made[container]
+            if dict(found.spec.labels)["hydra.docker.job"] == str(number):
+                found.play = play
+                sweep.engine.look_again()
+            raise
+
+    sweep.engine.state = ask
+
+
+def test_engine_that_comes_back(sweep, caplog):
+    """A container that ran on is watched to its end (retries.infra): none takes its place."""
+    sweep.plays(j0=Play(away=True))
+    comes_back(sweep, 0, Play(("hello",), result={"outcome": "completed", "value": 2}))
+
+    assert sweep.run(sweep.job(0, infra=1)) == [Outcome(End.COMPLETED, "completed", 0, value=2)]
+
+    assert sweep.engine.calls == [("create", 0), ("start", 0), ("remove", 0)]
+    assert sweep.notes.attempts == []
+    assert sweep.log(0) == ["hello"]
+    (message,) = caplog.messages
+    assert message.endswith("\nIts container is looked for again in 0 s.")
+
+
+def test_engine_that_comes_back_without_a_container(sweep):
+    """What the outage has ended counts as one attempt, and is run again."""
+    sweep.plays(j0=(Play(away=True), Play()))
+    comes_back(sweep, 0, Play(vanishes=True))
+    assert sweep.run(sweep.job(0, infra=1)) == [COMPLETED]
+    assert [attempt[2].cause for attempt in sweep.notes.attempts] == [LOST]
+
+
+def test_engine_that_never_comes_back(sweep):
+    """It is asked as often as a job may be lost."""
+    sweep.plays(j0=(Play(away=True), Play()))
+    assert sweep.run(sweep.job(0, infra=2)) == [OUT_OF_SIGHT]
+    assert [call[0] for call in sweep.engine.calls] == ["create", "start"]
+
+
+def test_fail_fast_ends_what_is_out_of_sight(sweep):
+    """A container that is to be looked for again is looked for at once, and stopped."""
+    sweep.plays(j0=Play(away=True), j1=WAITS)
+    comes_back(sweep, 0, WAITS)
+
+    def end_the_other():
+        sweep.engine.wait_for(lambda: sweep.engine.running == {0, 1})
+        found = sweep.engine.made["container-0"]
+        sweep.engine.wait_for(lambda: found.play is WAITS)
+        found.end.clear()
+        sweep.engine.made["container-1"].exit_code = 3
+        sweep.engine.made["container-1"].play = Play(exit_code=3, result=None)
+        sweep.engine.release(1)
+
+    with meanwhile(end_the_other):
+        outcomes = sweep.run(sweep.job(0, infra=1, backoff=300.0), sweep.job(1), fail_fast=True)
+
+    assert [outcome.end for outcome in outcomes] == [End.STOPPED, End.EXITED]
+    assert ("stop", 0, 7.0) in sweep.engine.calls
 
 
 def test_output_that_comes_late(sweep):
@@ -814,7 +908,6 @@ RAISED = "raised ValueError: no"
         (Play(create_error="no"), "infra", End.NOT_STARTED, "could not start"),
         (Play(start_error="no"), "infra", End.NOT_STARTED, "could not start"),
         (Play(vanishes=True), "infra", End.LOST, "lost"),
-        (Play(away=True), "infra", End.LOST, "lost"),
         (Play(waits=True), "timeout", End.TIMED_OUT, "timed out"),
     ],
 )
@@ -1054,7 +1147,7 @@ def test_attempt_that_could_not_be_recorded(sweep, caplog):
 
 def test_never_two_containers_of_a_job(sweep):
     """A container that could not be removed is removed before there is another one."""
-    sweep.plays(j0=(Play(away=True), Play()))
+    sweep.plays(j0=(Play(vanishes=True), Play()))
     remove = sweep.engine.remove
     failures = iter([True, True])
 
@@ -1071,7 +1164,7 @@ def test_never_two_containers_of_a_job(sweep):
 
     assert outcomes == [COMPLETED]
     assert [(attempt[1], attempt[2].cause) for attempt in sweep.notes.attempts] == [
-        (1, "the engine has stopped to answer: connection refused"),
+        (1, LOST),
         (2, "busy"),
     ]
     assert [call[0] for call in sweep.engine.calls] == [
@@ -1546,6 +1639,20 @@ def test_gpus_of_a_job_that_is_taken_up(sweep, admitted):
     assert sweep.engine.specs[1].gpus == Gpus(ids=("B",))
 
 
+def test_container_out_of_sight_needs_no_room(sweep, admitted):
+    """What may run on has its room: it is looked for, however full the engine is."""
+    sweep.plays(j0=Play(away=True))
+    comes_back(sweep, 0, Play())
+    started = sweep.engine.start
+
+    def start_and_fill(container):
+        started(container)
+        sweep.engine.others = (of_others(HOST.cpus),)
+
+    sweep.engine.start = start_and_fill
+    assert admitted(sweep.job(0, infra=1)) == [COMPLETED]
+
+
 def test_an_engine_that_cannot_tell(sweep, admitted):
     """Without tickets nobody knows what others start: the job does not start."""
     sweep.engine.ticket_error = "volumes are forbidden here"
@@ -1559,13 +1666,14 @@ def test_a_lost_place(sweep, admitted):
     lost = []
 
     def lose():
-        if not lost and ("started", 0) in sweep.notes.order:
+        if not lost and ("create", 0) in sweep.engine.calls:
             lost.append(True)
             sweep.engine.noted.clear()
-        sweep.engine.look_again()
 
-    sweep.notes.changed = lose
+    sweep.engine.before_look = lose
     assert admitted(sweep.job(0)) == [COMPLETED]
+    # Nothing is written down of a container that was never to run: it would count as lost.
+    assert sweep.notes.order.count(("started", 0)) == 1
     assert [call[0] for call in sweep.engine.calls].count("create") == 2
     assert [call[0] for call in sweep.engine.calls].count("start") == 1
 

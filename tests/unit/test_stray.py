@@ -528,6 +528,36 @@ def test_archive_that_breaks_off(bench):
     assert list(bench.output.iterdir()) == []
 
 
+def test_launcher_that_was_killed_as_it_collected(bench, tmp_path):
+    """What it has left half written goes; no link of the container's is followed for that."""
+    half = f".partial-{'0' * 16}"
+    elsewhere = tmp_path / "elsewhere"
+    stray = bench.output / "stray"
+    for folder in (stray / "srv", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / half).write_text("x")
+        (folder / "model.pt").write_text("x")
+    (stray / "link").symlink_to(elsewhere)
+    os.mkfifo(stray / "pipe")
+
+    _stray.tidy(Policy("warn"), bench.output)
+    assert (stray / "srv" / half).exists()
+    _stray.tidy(Policy("collect"), bench.output)
+
+    assert [path.name for path in (stray / "srv").iterdir()] == ["model.pt"]
+    assert {path.name for path in elsewhere.iterdir()} == {half, "model.pt"}
+    _stray.tidy(Policy("collect"), elsewhere)  # which has no such folder
+
+
+def test_link_in_the_place_of_the_folder(bench, tmp_path):
+    """Nothing is removed where it leads."""
+    half = tmp_path / f".partial-{'0' * 16}"
+    half.write_text("x")
+    (bench.output / "stray").symlink_to(tmp_path)
+    _stray.tidy(Policy("collect"), bench.output)
+    assert half.exists()
+
+
 def test_engine_that_stops_to_answer(bench):
     """After a few requests that fail, the rest is left without further ones."""
 

@@ -60,6 +60,22 @@ def keeper(paths):
         process.wait()
 
 
+def test_what_a_killed_process_has_left(paths):
+    """Files that were never written to their end go when somebody has looked after the sweep."""
+    folder = _sweep_folder.take(paths)
+    half = "0123456789abcdef"
+    for path in (
+        paths.folder / f".sweep.json.{half}",
+        paths.private / f".usage.json.{half}",
+        paths.jobs / f".3.json.{half}",
+    ):
+        path.write_text("{")
+    of_the_user = paths.folder / ".sweep.json.backup"
+    of_the_user.write_text("{}")
+    folder.release()
+    assert [*paths.folder.iterdir()] == [of_the_user]
+
+
 def test_what_is_kept(paths):
     """Sweep and jobs come back as they were; nobody else can read them."""
     folder = _sweep_folder.take(paths)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pickle
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -533,6 +534,33 @@ def test_children_have_no_say(worker):
     worker.run(script + TAIL, restart="always")
     assert worker.result == {"outcome": "completed", "value": [5, False]}
     assert worker.end["exit_code"] == 0
+
+
+def test_power_cut(tmp_path, monkeypatch):
+    """A result is on the disk before it has its name: no power cut leaves an empty one."""
+    result = tmp_path / "result.json"
+    kept = []
+
+    def keep(handle):
+        kept.append((stat.S_ISDIR(os.fstat(handle).st_mode), result.exists()))
+
+    monkeypatch.setattr(_worker.os, "fsync", keep)
+    _worker.save(str(result), {"outcome": "completed"})
+    assert kept == [(False, False), (True, True)]
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_worker_that_is_killed_as_it_writes(worker):
+    """What it leaves has a name that the launcher knows and removes."""
+    script = (
+        HEAD
+        + "def main(cfg):\n    import json, signal\n"
+        + "    json.dump = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    worker.run(script + TAIL)
+    (left,) = [path for path in worker.paths.private.iterdir() if "result" in path.name]
+    _job_folder.remove_secrets(worker.paths)
+    assert not left.exists()
 
 
 def test_disk_that_is_full(worker):
