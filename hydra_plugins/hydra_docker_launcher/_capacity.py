@@ -76,8 +76,10 @@ class Promise:
 def holder(labels: Mapping[str, str], name: str) -> str:
     """Return ``ann's train-10-00-00`` of a sweep's container, else ``the container redis``."""
     user, job = labels.get(f"{LABEL_PREFIX}user"), labels.get(f"{LABEL_PREFIX}job")
-    if user is None or job is None:
+    if user is None:
         return f"the container {name}"
+    if job is None:
+        return f"{user}'s {name}"
     sweep, dash, _ = name.rpartition(f"-{job}")
     return f"{user}'s {sweep if dash else name}"
 

@@ -181,7 +181,7 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
             "hydra.launcher.push=REPOSITORY pushes it to a registry.",
             image.short,
         )
-    hold = partial(_admission.held, engine, Machine.of(code.host, ()))
+    hold = partial(_admission.held, engine, Machine.of(code.host, ()), labels=labels)
     facts = _preflight.inspect_image(
         engine,
         image,

@@ -78,6 +78,8 @@ ORDER = (
     "_delivery",
     # what is promised on an engine, and who gets in next
     "_capacity",
+    "_shortage",
+    "_tickets",
     "_admission",
     # track: the store, and how containers reach it; all of that pinned
     "_mlflow_names",
@@ -218,6 +220,7 @@ def test_plan_is_pure():
         "_plan",
         "_dry_run",
         "_capacity",
+        "_shortage",
         "_units",
         "_harmless",
         "_usage",
