@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import _background, _delivery, _running, _sweep_folder, _take_up
+from . import _background, _delivery, _running, _sweep_folder, _take_up, _tickets
 from ._capacity import Capacity
 from ._engine import Engine
 from ._errors import SweepError
@@ -228,6 +228,7 @@ def _with_sweep(
     sweep_folder, sweep = taken
     try:
         engine = make_engine()
+        _tickets.drop_left(engine)  # nobody else may ever ask for a place on this engine
         attached = Attached(sweep_folder, sweep, make_tracker=make_tracker, background=background)
         log.info("Sweep %s in %s", sweep.id, sweep.folder)
         attached.run(engine, stop=stop)

@@ -11,7 +11,7 @@ from ._engine import Found, Grant, Host, Use
 from ._harmless import one_line
 from ._options import LABEL_PREFIX
 from ._outcome import End
-from ._units import show_age, show_size
+from ._units import show_age, show_size, small_number
 
 SWEEP, USER, JOB = f"{LABEL_PREFIX}sweep", f"{LABEL_PREFIX}user", f"{LABEL_PREFIX}job"
 FOLDER = f"{LABEL_PREFIX}folder"
@@ -246,8 +246,7 @@ def _waiting(told: Told, started: float, now: float) -> float:
 
 def job_of(container: Found) -> int | None:
     """Return the number of a container's job, None where its labels tell none."""
-    text = container.labels.get(JOB, "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    return small_number(container.labels.get(JOB, ""))
 
 
 # ---- JSON ----------------------------------------------------------------------------------------

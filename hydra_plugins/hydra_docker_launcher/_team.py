@@ -35,6 +35,7 @@ from ._ps import (
 
 AT_ONCE = 64  # containers that the engine is asked about at the same time
 LARGEST = 64 * 1024**2  # bytes of a ledger that is read
+MOST_JOBS = 10**9
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -170,8 +171,16 @@ def told_by(folder: Path, sweep: str | None = None) -> Told | None:
         rows = tuple(_row(row) for row in ledger["jobs"])
         started = _seconds(ledger.get("started"))
         paths = _sweep_folder.find(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ):
+        return None  # anybody may have written it
     return Told(
         id=str(ledger["sweep"]),
         open=paths is not None,
@@ -194,9 +203,11 @@ def _ledger(path: Path) -> dict[str, Any]:
 
 
 def _row(row: Mapping[str, Any]) -> Row:
-    outcome = row["outcome"]
+    outcome, number = row["outcome"], row["job"]
+    if not isinstance(number, int) or not 0 <= number < MOST_JOBS:
+        raise ValueError("is no number of a job")
     return Row(
-        number=int(row["job"]),
+        number=number,
         outcome=None if outcome is None else str(outcome),
         started=_seconds(row.get("started")),
     )

@@ -17,6 +17,11 @@ OLDEST = 36500 * 86400.0  # seconds
 DIGITS = 40  # of a number; more are not looked at
 
 
+def small_number(text: str) -> int | None:
+    """Return the number that up to nine digits are, None of any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
 def size(value: object) -> int:
     """Return a size in bytes: ``512m``, ``2g``, ``1.5gb``, ``2147483648``.
 

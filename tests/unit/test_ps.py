@@ -212,7 +212,23 @@ def test_sweep_whose_jobs_all_wait(engine, tmp_path):
     assert [row.sweep for row in survey(engine).sweeps] == [ID]
 
 
-@pytest.mark.parametrize("spoilt", ["none", "not json", "[]", '{"jobs": [1]}', "other", "pipe"])
+#: Ledgers that somebody has written who wishes others no good.
+ROGUES = {
+    name: f'{{"sweep": "{ID}", "user": "bob", "jobs": [{{"job": {number}, "outcome": null}}]}}'
+    for name, number in {
+        "infinite": "Infinity",
+        "no number": "NaN",
+        "huge": "9" * 5000,
+        "large": "9" * 10,
+        "negative": "-1",
+        "text": '"0"',
+    }.items()
+}
+
+
+@pytest.mark.parametrize(
+    "spoilt", ["none", "not json", "[]", '{"jobs": [1]}', "other", "pipe", *ROGUES]
+)
 def test_folder_that_tells_nothing(engine, tmp_path, spoilt):
     """Where a folder cannot be read, or is another sweep's by now, containers alone tell."""
     folder = tmp_path / "sweep"
@@ -223,13 +239,21 @@ def test_folder_that_tells_nothing(engine, tmp_path, spoilt):
     elif spoilt == "other":
         ledger.write_text(json.dumps({"sweep": "another", "jobs": []}))
     elif spoilt != "none":
-        ledger.write_text(spoilt)
+        ledger.write_text(ROGUES.get(spoilt, spoilt))
     engine.run("train-0", sweep=ID, user="bob", job=0, folder=folder)
     (row,) = survey(engine).sweeps
     assert row.jobs == Jobs(running=1)
     assert row.looked_after == LookedAfter(By.UNKNOWN)
     assert row.age_s == 3600
     assert row.waiting_s is None
+
+
+@pytest.mark.parametrize("label", ["", "x", "²", "-1", "9" * 10, "9" * 5000])
+def test_label_that_is_no_number(engine, label):
+    """A container says of itself which job it is; one that says nonsense is none."""
+    engine.run("train-0", sweep=ID, user="bob", job=label)
+    (row,) = survey(engine).sweeps
+    assert (row.jobs, row.containers) == (Jobs(running=0), ("train-0",))
 
 
 def test_order_and_users(engine):
@@ -699,6 +723,37 @@ def test_folder_that_nobody_else_may_enter(tmp_path, engine, capsys, monkeypatch
     (tmp_path / "sweep.json").symlink_to(tmp_path)
     assert main(["logs", "abc123"]) == 1
     assert "sweep.json cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", [["0"], []], ids=["job", "all"])
+def test_folder_on_another_machine(engine, capsys, jobs):
+    """Where no folder tells whose a sweep is, its containers do."""
+    engine.run("train-0", sweep=ID, user="bob", job=0, folder="/on/another/machine")
+    engine.run("train-1", sweep=ID, user="bob", job=1, folder="/on/another/machine")
+    assert main(["stop", "abc123", *jobs]) == 1
+    error = capsys.readouterr().err
+    assert "The container train-0 is bob's, and you are " in error
+    assert "--others" in error
+    assert engine.stopped == []
+
+    assert main(["stop", "abc123", "--others", *jobs]) == (0 if jobs else 1)
+    assert [name for name, _ in engine.stopped] == ["train-0", *([] if jobs else ["train-1"])]
+    out = capsys.readouterr().out
+    assert jobs or "only its user, where its folder is, can end it" in out
+
+
+def test_own_sweep_on_another_machine(engine, capsys):
+    """One's own can be stopped from any machine that reaches the engine."""
+    me = _pinning.identity("host").name
+    engine.run("train-0", sweep=ID, user=me, job=0, folder="/on/another/machine")
+    assert main(["stop", "abc123"]) == 1  # jobs that wait are its launcher's to stop
+    assert engine.stopped == [("train-0", 3.0)]
+    engine.found = []
+    assert main(["stop", "/on/another/machine"]) == 1
+    assert "There is no folder /on/another/machine here" in capsys.readouterr().err
+    engine.run("train-2", sweep=ID, job=2, folder="/on/another/machine")
+    assert main(["stop", "abc123", "2"]) == 1
+    assert "is nobody's that could be told" in capsys.readouterr().err
 
 
 def test_single_jobs(tmp_path, engine, capsys):
