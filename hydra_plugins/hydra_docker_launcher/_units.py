@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 
@@ -62,6 +63,11 @@ def duration(value: object) -> float:
     if total >= LONGEST:
         raise ValueError("must be less than 596523h")
     return total
+
+
+def whole_seconds(seconds: float) -> int:
+    """Return the whole seconds that a time takes: half a second is one, not none."""
+    return math.ceil(seconds)
 
 
 def age(value: object) -> float:

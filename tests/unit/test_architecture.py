@@ -29,6 +29,7 @@ ORDER = (
     "_job",
     "config",
     "_option_values",
+    "_boundary_values",
     "_option_reader",
     "_options",
     "_boundary",
