@@ -22,7 +22,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -113,19 +113,35 @@ def look(engine: Engine, machine: Machine, now: float, *, mine: Callable[[str], 
     # In this order: a ticket goes only when its container runs.
     tickets = engine.tickets(TICKET)
     occupants = engine.occupants()
-    places: dict[str, Place] = {}
+    places = []
     for place in filter(None, map(from_ticket, tickets)):
-        if not mine(place.id) and is_left(place, now):
+        if mine(place.id) or not is_left(place, now):
+            places.append(place)
+        else:
             with suppress(EngineError):  # whoever looks next can do it
                 engine.drop_ticket(place.name)
-            continue
-        known = places.get(place.id)
-        if known is None or (place.admitted, place.seen) > (known.admitted, known.seen):
-            places[place.id] = place
+    return view(machine, places, occupants)
+
+
+def watch(engine: Engine, machine: Machine) -> tuple[View, float]:
+    """Return what is promised now, for somebody who only watches, and the engine's time."""
+    tickets = engine.tickets(TICKET)
+    now = engine.now()
+    places = [place for place in map(from_ticket, tickets) if place and not is_left(place, now)]
+    return view(machine, places, engine.occupants()), now
+
+
+def view(machine: Machine, places: Iterable[Place], occupants: Sequence[Occupant]) -> View:
+    """Return what tickets, of which one may be there twice, and containers say together."""
+    known: dict[str, Place] = {}
+    for place in places:
+        other = known.get(place.id)
+        if other is None or (place.admitted, place.seen) > (other.admitted, other.seen):
+            known[place.id] = place
     # A container and its ticket are one promise.
     there = {tuple(occupant.labels.get(name) for name in SAME) for occupant in occupants}
     there = {attempt for attempt in there if None not in attempt}
-    waiting = [place for place in places.values() if place.attempt not in there]
+    waiting = [place for place in known.values() if place.attempt not in there]
     return View(
         machine=machine,
         running=tuple(map(Promise.held_by, occupants)),
@@ -152,6 +168,20 @@ def _clock() -> float:
     """Return seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+
+def reason(view: View, place: Place) -> str:
+    """Return in words why a ticket waits, for somebody who only watches; empty: it may not."""
+    wanted = place.promise
+    if not view.machine.gpus:  # how many there are is not known here
+        wanted = replace(wanted, gpus=NO_GPUS)
+    lacking = view.shut_out(wanted)
+    others = view.lasting if lacking else view.before(place)
+    short = lacking or _capacity.room(view.machine, wanted, others).short
+    if not short and place.promise.gpus:
+        short = ("GPUs",)
+    text = _shortage.describe(view.machine, others, short)
+    return f"cannot start as it is: {text}" if lacking else text
 
 
 # ---- getting in ----------------------------------------------------------------------------------

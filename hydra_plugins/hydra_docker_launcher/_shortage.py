@@ -33,9 +33,12 @@ def describe(
         largest = sorted(amounts, key=lambda name: -amounts[name])
         names = [f"{one_line(name)} ({_shown(kind, amounts[name])})" for name in largest[:NAMED]]
         more = len(largest) - len(names)
-        total = _shown(kind, sum(amounts.values()))
+        total, whole = _shown(kind, sum(amounts.values())), _whole(machine, kind)
+        of = (
+            f" of {_shown(kind, whole)}" if whole else ""
+        )  # nobody may know how many GPUs there are
         parts.append(
-            f"{total} of {_shown(kind, _whole(machine, kind))}{_unit(kind)} promised to others"
+            f"{total}{of}{_unit(kind)} promised to others"
             f"{': ' if names else ''}{', '.join(names)}{f' and {more} more' if more > 0 else ''}"
         )
     free = list(unlimited)
