@@ -145,7 +145,11 @@ class Attached:
             [job.runnable for job in left],
             engine=engine,
             capacity=Capacity(
-                sweep.host, sweep.n_jobs, sweep.gpus, engine_wide=sweep.admission == "engine"
+                sweep.host,
+                sweep.n_jobs,
+                sweep.gpus,
+                engine_wide=sweep.admission == "engine",
+                gpu_parts=sweep.gpu_parts,
             ),
             recorder=self._recorder,
             keep=sweep.keep,

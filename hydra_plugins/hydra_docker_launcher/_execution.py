@@ -255,6 +255,7 @@ class Execution:
                 pinned.options.n_jobs,
                 opened.ready.facts.gpus,
                 engine_wide=pinned.options.admission == "engine",
+                gpu_parts=opened.ready.facts.gpu_parts,
             ),
             recorder=opened.recorder,
             keep=pinned.options.keep,
