@@ -51,15 +51,21 @@ def main() -> None:
         f"{crowd.table(found)}"
     )
     found.check()
+    if not rivals:
+        raise SystemExit("no job has waited for another launcher's: nothing was tried")
 
 
 def _shares(machine: Machine) -> tuple[Share, ...]:
-    """Return what the jobs of four launchers ask for: CPUs bind three of them, memory the other."""
-    small = 256 * MIB
+    """Return what the jobs of four launchers ask for.
+
+    The last one's need all CPUs. Of those of the second and the third, which need few, memory is
+    enough for one at a time.
+    """
+    small, large = 256 * MIB, machine.memory * 6 // 10
     return (
         Share(machine.cpus / 4, small),
-        Share(machine.cpus / 4, small),
-        Share(0.1, machine.memory // 3),
+        Share(machine.cpus / 4, large),
+        Share(0.1, large),
         Share(machine.cpus, small),
     )
 
