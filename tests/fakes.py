@@ -22,6 +22,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     Change,
     ContainerSpec,
     ContainerState,
+    EngineFacts,
     Found,
     FoundImage,
     Host,
@@ -154,11 +155,13 @@ class FakeEngine:
 
     plays: Mapping[int, Play | tuple[Play, ...]] = field(default_factory=dict)
     machine: Host = HOST
+    address: str = "unix:///var/run/docker.sock"
     local: dict[str, Image] = field(default_factory=dict)
     registry: dict[str, Image] = field(default_factory=dict)
     #: The registry refuses a push, with these words.
     push_error: str | None = None
     volumes: frozenset[str] = frozenset()
+    network_names: tuple[str, ...] = ("bridge", "host", "none")
     #: Answers ``probe``: from a specification to exit code and output; may raise.
     answer: Callable[[ContainerSpec], tuple[int, str]] | None = None
     calls: list[tuple[Any, ...]] = field(default_factory=list)
@@ -229,6 +232,9 @@ class FakeEngine:
     def host(self) -> Host:
         return self.machine
 
+    def facts(self) -> EngineFacts:
+        return EngineFacts(self.address, "1.0", "1.41", self.machine, "/var/lib/docker")
+
     def find_image(self, reference: str) -> Image | None:
         return self.local.get(reference)
 
@@ -294,6 +300,12 @@ class FakeEngine:
 
     def volume_exists(self, name: str) -> bool:
         return name in self.volumes
+
+    def network_exists(self, name: str) -> bool:
+        return name in self.network_names
+
+    def networks(self) -> tuple[str, ...]:
+        return self.network_names
 
     def probe(self, spec: ContainerSpec, limit: int) -> tuple[int, str]:
         self.probes.append(spec)

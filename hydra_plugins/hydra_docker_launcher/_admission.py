@@ -1,9 +1,8 @@
 """Admission: a job starts when nobody on its engine has been promised what it needs.
 
 All launchers that use an engine, of any user and on any machine, agree through that engine alone.
-Each keeps a *ticket* there for the job that is next in its sweep: an empty volume, whose labels say
-what the job wants and since when it waits. A ticket *waits* or is *admitted*. What is promised:
-what runs, and every admitted ticket, until its container runs.
+Each keeps a *ticket* there for the job that is next in its sweep. It *waits* or is *admitted*.
+What is promised: what runs, and every admitted ticket, until its container runs.
 
 - To be admitted, a launcher makes its ticket an admitted one, and looks at the engine *after that*:
   only if there is room beside all that is promised, it starts. Of two that do so at the same
@@ -11,142 +10,57 @@ what runs, and every admitted ticket, until its container runs.
 - Who waits longer comes first: what an older ticket wants counts as if it was promised. So nobody
   is overtaken by a job that takes what they wait for. Of two that hinder each other, the younger
   one steps back.
-- Tickets of a launcher that was killed count for nothing: its process is gone, or, where that
-  cannot be seen from here, it has not renewed them for STALE seconds.
+- Who cannot start beside the containers that are no sweep's holds up nobody: those may run for
+  good.
+- Tickets of a launcher that was killed, or is suspended, count for nothing: its process is gone, or
+  it has not renewed them for STALE seconds.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from . import _capacity
+from . import _capacity, _plan, _shortage
 from ._capacity import Machine, Promise, Room
-from ._engine import ContainerSpec, Engine, Occupant, Ticket
+from ._engine import ContainerSpec, Engine, Occupant
 from ._errors import EngineError
 from ._interrupt import held_back
-from ._option_values import Gpus
+from ._option_values import NO_GPUS
 from ._options import LABEL_PREFIX
-from ._units import show_size
+from ._tickets import SAME, TICKET, Place, from_ticket, is_left, is_stale, this_process, to_ticket
 
 log = logging.getLogger("hydra_docker_launcher")
 
 BEAT = 20.0  # seconds after which a ticket is renewed
-STALE = 90.0  # seconds without renewal after which a ticket of an unseen process counts no more
 FIRST_PAUSE = 0.1  # seconds between two looks of whoever is the next one to get in
 LONGEST_PAUSE = 0.5  # of all others
 YIELD = 0.03  # seconds that a younger one gets to step back
 YIELDS = 20  # times; it may be further than that, and start its container already
 TOLD_AFTER = 1.0  # seconds that a job waits before its user is told why
 TOLD_AGAIN = 10.0  # seconds at least between two reasons
-NAMED = 4  # holders that a message names at most
 
-TICKET = f"{LABEL_PREFIX}ticket"
 #: How many seconds a container's job has waited for room.
 WAITED = f"{LABEL_PREFIX}waited"
-_PREFIX = f"{TICKET}."
-_SAME = tuple(f"{LABEL_PREFIX}{name}" for name in ("sweep", "job", "attempt"))
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A job's next attempt, as its sweep asks for it. ``key`` is nobody else's in the sweep."""
+    """A job's next attempt, as its sweep asks for it. ``key`` is nobody else's in the sweep.
+
+    ``adjustable``: the job's options say what it asks for.
+    """
 
     key: tuple[int, int]
     title: str
     spec: ContainerSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A ticket, as any launcher reads it. Times in seconds by the engine's clock."""
-
-    id: str
-    name: str
-    since: float
-    seen: float
-    admitted: bool
-    process: str
-    promise: Promise
-    #: Which attempt of which job it is for.
-    attempt: tuple[str | None, ...]
-
-    def __lt__(self, other: Place) -> bool:
-        """Tell whether it is older."""
-        return (self.since, self.id) < (other.since, other.id)
-
-
-def to_ticket(place: Place, serial: int, labels: Mapping[str, str]) -> Ticket:
-    """Return a ticket as it is kept; ``labels`` are those of the job's container."""
-    promise = place.promise
-    own = {
-        "since": f"{place.since:.6f}",
-        "seen": f"{place.seen:.6f}",
-        "serial": str(serial),
-        "state": "admitted" if place.admitted else "waiting",
-        "process": place.process,
-        "holder": promise.holder,
-        "cpus": f"{promise.cpus:.9f}",
-        "memory": str(promise.memory),
-        "gpus": gpus_text(promise.gpus),
-        "shared": "yes" if promise.shared else "no",
-    }
-    named = {f"{LABEL_PREFIX}{name}" for name in ("user", "folder")} | set(_SAME)
-    return Ticket(
-        f"hydra-docker-ticket-{place.id}-{serial}",
-        {
-            **{name: value for name, value in labels.items() if name in named},
-            TICKET: place.id,
-            **{f"{_PREFIX}{name}": value for name, value in own.items()},
-        },
-    )
-
-
-def from_ticket(ticket: Ticket) -> Place | None:
-    """Return what a ticket says, None where it is none that this version can read."""
-    labels = ticket.labels
-
-    def own(name: str) -> str:
-        return labels[_PREFIX + name]
-
-    try:
-        return Place(
-            id=labels[TICKET],
-            name=ticket.name,
-            since=float(own("since")),
-            seen=float(own("seen")),
-            admitted=own("state") == "admitted",
-            process=own("process"),
-            promise=Promise(
-                holder=own("holder"),
-                sweep=labels.get(f"{LABEL_PREFIX}sweep"),
-                cpus=float(own("cpus")),
-                memory=int(own("memory")),
-                gpus=gpus_of(own("gpus")),
-                shared=own("shared") == "yes",
-            ),
-            attempt=tuple(labels.get(name) for name in _SAME),
-        )
-    except (KeyError, ValueError):
-        return None
-
-
-def gpus_text(gpus: Gpus) -> str:
-    return "all" if gpus.all else f"ids:{','.join(gpus.ids)}" if gpus.ids else str(gpus.count)
-
-
-def gpus_of(text: str) -> Gpus:
-    if text.startswith("ids:"):
-        return Gpus(ids=tuple(text.removeprefix("ids:").split(",")))
-    return Gpus(all=True) if text == "all" else Gpus(count=int(text))
+    adjustable: bool = True
 
 
 # ---- what is there -------------------------------------------------------------------------------
@@ -156,7 +70,10 @@ def gpus_of(text: str) -> Gpus:
 class View:
     """What is promised on an engine, and who waits, as one launcher has found it."""
 
+    machine: Machine
     running: tuple[Promise, ...]
+    #: What of that is no sweep's: nobody knows when that ends.
+    lasting: tuple[Promise, ...]
     unlimited: tuple[str, ...]
     #: The tickets, each once, the oldest first.
     places: tuple[Place, ...]
@@ -167,37 +84,79 @@ class View:
         return (
             *self.running,
             *(other.promise for other in others if other.admitted),
-            *(other.promise for other in others if not other.admitted and other < place),
+            *(other.promise for other in self.ahead(place)),
         )
 
     def before_older(self, place: Place) -> tuple[Promise, ...]:
         """Return the same without what younger tickets are admitted to: they may step back."""
-        return (*self.running, *(other.promise for other in self.places if other < place))
+        admitted = [other for other in self.places if other.admitted and other < place]
+        return (*self.running, *(other.promise for other in (*admitted, *self.ahead(place))))
+
+    def ahead(self, place: Place) -> tuple[Place, ...]:
+        """Return who waits longer than a ticket, and can start when the sweeps' jobs have ended."""
+        return tuple(
+            other
+            for other in self.places
+            if not other.admitted and other < place and not self.shut_out(other.promise)
+        )
+
+    def shut_out(self, promise: Promise) -> tuple[str, ...]:
+        """Return what there is too little of beside the containers that are no sweep's alone.
+
+        Who waits for that may wait forever.
+        """
+        if promise.gpus.count and not self.machine.gpus:  # how many there are nobody has told
+            promise = replace(promise, gpus=NO_GPUS)
+        return _capacity.room(self.machine, promise, self.lasting).short
 
 
-def look(engine: Engine, now: float, *, mine: Callable[[str], bool]) -> View:
+def look(engine: Engine, machine: Machine, now: float, *, mine: Callable[[str], bool]) -> View:
     """Return what is promised now, and remove tickets of launchers that are gone."""
     # In this order: a ticket goes only when its container runs.
     tickets = engine.tickets(TICKET)
     occupants = engine.occupants()
-    places: dict[str, Place] = {}
+    places = []
     for place in filter(None, map(from_ticket, tickets)):
-        if not mine(place.id) and is_left(place, now):
+        if mine(place.id) or not is_left(place, now):
+            places.append(place)
+        else:
             with suppress(EngineError):  # whoever looks next can do it
                 engine.drop_ticket(place.name)
-            continue
-        known = places.get(place.id)
-        if known is None or (place.admitted, place.seen) > (known.admitted, known.seen):
-            places[place.id] = place
+    return view(machine, places, occupants)
+
+
+def watch(engine: Engine, machine: Machine) -> tuple[View, float]:
+    """Return what is promised now, for somebody who only watches, and the engine's time."""
+    tickets = engine.tickets(TICKET)
+    now = engine.now()
+    places = [place for place in map(from_ticket, tickets) if place and not is_left(place, now)]
+    return view(machine, places, engine.occupants()), now
+
+
+def view(machine: Machine, places: Iterable[Place], occupants: Sequence[Occupant]) -> View:
+    """Return what tickets, of which one may be there twice, and containers say together."""
+    known: dict[str, Place] = {}
+    for place in places:
+        other = known.get(place.id)
+        if other is None or (place.admitted, place.seen) > (other.admitted, other.seen):
+            known[place.id] = place
     # A container and its ticket are one promise.
-    there = {tuple(occupant.labels.get(name) for name in _SAME) for occupant in occupants}
+    there = {tuple(occupant.labels.get(name) for name in SAME) for occupant in occupants}
     there = {attempt for attempt in there if None not in attempt}
-    waiting = [place for place in places.values() if place.attempt not in there]
+    waiting = [place for place in known.values() if place.attempt not in there]
     return View(
+        machine=machine,
         running=tuple(map(Promise.held_by, occupants)),
+        lasting=tuple(map(Promise.held_by, filter(_is_lasting, occupants))),
         unlimited=_unlimited(occupants),
         places=tuple(sorted(waiting)),
     )
+
+
+def _is_lasting(occupant: Occupant) -> bool:
+    """Tell whether nobody knows when a container ends: it is no job, and no look into an image."""
+    is_job = f"{LABEL_PREFIX}sweep" in occupant.labels
+    return not is_job and _plan.SHORT_LIVED.fullmatch(occupant.name) is None
 
 
 def _unlimited(occupants: Iterable[Occupant]) -> tuple[str, ...]:
@@ -207,55 +166,24 @@ def _unlimited(occupants: Iterable[Occupant]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def is_left(place: Place, now: float) -> bool:
-    """Tell whether the launcher that a ticket belongs to is gone."""
-    alive = is_alive(place.process)
-    return now - place.seen > STALE if alive is None else not alive
-
-
-def this_process() -> str:
-    """Return what tells this process from all others: the machine's start, its pid, its start."""
-    return f"{_machine()} {os.getpid()} {_started(os.getpid())}"
-
-
-def is_alive(process: str) -> bool | None:
-    """Tell whether a process runs; None where that cannot be seen from here."""
-    machine, _, rest = process.partition(" ")
-    pid, _, started = rest.partition(" ")
-    if not machine or machine != _machine() or not pid.isdecimal():
-        return None
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # another user's
-    now = _started(int(pid))
-    return None if now is None else now == started
-
-
-def _machine() -> str:
-    """Return the id of this start of this machine, and the pids' namespace; empty: unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> str | None:
-    """Return when a process has started, in the kernel's ticks; empty: it is over; None: hidden."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return "" if fields[0] in ("Z", "X") else fields[19]
-
-
 def _clock() -> float:
     """Return seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+
+def reason(view: View, place: Place) -> str:
+    """Return in words why a ticket waits, for somebody who only watches; empty: it may not."""
+    wanted = place.promise
+    if not view.machine.gpus:  # how many there are is not known here
+        wanted = replace(wanted, gpus=NO_GPUS)
+    lacking = view.shut_out(wanted)
+    others = view.lasting if lacking else view.before(place)
+    short = lacking or _capacity.room(view.machine, wanted, others).short
+    if not short and place.promise.gpus:
+        short = ("GPUs",)
+    text = _shortage.describe(view.machine, others, short)
+    return f"cannot start as it is: {text}" if lacking else text
 
 
 # ---- getting in ----------------------------------------------------------------------------------
@@ -361,7 +289,13 @@ class Admission:
         Somebody may have removed it: by hand, or because this machine was asleep for long.
         """
         ticket = self._tickets.get(key)
-        return ticket is not None and bool(self._engine.tickets(f"{TICKET}={ticket.place.id}"))
+        return ticket is not None and self._is_there(ticket)
+
+    def _is_there(self, ticket: _Ticket) -> bool:
+        """Tell whether the others know of a ticket; one that is stale is nothing to them."""
+        if is_stale(ticket.place, self._now()):
+            return False
+        return bool(self._engine.tickets(f"{TICKET}={ticket.place.id}"))
 
     # ---- its thread ------------------------------------------------------------------------------
 
@@ -404,7 +338,7 @@ class Admission:
 
     def _look(self) -> View:
         own = {ticket.place.id for ticket in self._tickets.values()}
-        return look(self._engine, self._now(), mine=lambda number: number in own)
+        return look(self._engine, self._machine, self._now(), mine=lambda number: number in own)
 
     def _step(self, wish: Request) -> float:
         """Try to get a job in; return the seconds until the next look."""
@@ -420,8 +354,8 @@ class Admission:
         if not any(known.id == place.id for known in view.places):
             self._post(ticket, ticket.place)  # for the first time, or somebody has removed it
         self._tell(wish, ticket.place, view, found)
-        first = next(iter([p for p in view.places if not p.admitted]), None)
-        return LONGEST_PAUSE if first is not None and first < place else FIRST_PAUSE
+        is_next = not view.ahead(place) and not view.shut_out(place.promise)
+        return FIRST_PAUSE if is_next else LONGEST_PAUSE
 
     def _enter(self, ticket: _Ticket, found: Room) -> bool:
         """Become admitted, and stay so if there is room beside all who are too."""
@@ -449,7 +383,7 @@ class Admission:
             admitted=False,
             process=self._process,
             promise=Promise.to(wish.spec),
-            attempt=tuple(labels.get(name) for name in _SAME),
+            attempt=tuple(labels.get(name) for name in SAME),
         )
         ticket = _Ticket(wish, place)
         self._tickets[wish.key] = ticket
@@ -472,7 +406,9 @@ class Admission:
         if due:
             self._behind = None  # somebody may have set the engine's clock
         for ticket in due:
-            self._post(ticket, ticket.place)
+            # Once lost, it may be promised to somebody else: ``holds`` says so to the job.
+            if not ticket.place.admitted or self._is_there(ticket):
+                self._post(ticket, ticket.place)
 
     def _drop_useless(self) -> None:
         """Remove tickets that have done their work; what cannot be removed now is later."""
@@ -483,31 +419,57 @@ class Admission:
 
     def _tell(self, wish: Request, place: Place, view: View, found: Room) -> None:
         """Tell the user once why a job waits, and again when that is another reason."""
-        others = [p for p in view.before(place) if p.sweep != place.promise.sweep]
-        own = [p for p in view.before(place) if p.sweep == place.promise.sweep]
-        early = self._now() - place.since < TOLD_AFTER
-        if early or not others or not _capacity.room(self._machine, place.promise, own):
+        if self._now() - place.since < TOLD_AFTER:
+            return
+        wanted = place.promise
+        lacking = view.shut_out(wanted)
+        if lacking:
+            text = _shortage.for_good(
+                self._machine, wanted, view.lasting, lacking, adjustable=wish.adjustable
+            )
+            reason = ("for good", *_reason(lacking, view.lasting))
+            self._say(logging.WARNING, reason, f"{wish.title} {text}")
+            return
+        before = view.before(place)
+        own = [p for p in before if p.sweep is not None and p.sweep == wanted.sweep]
+        others = [p for p in before if p.sweep is None or p.sweep != wanted.sweep]
+        if not others or not _capacity.room(self._machine, wanted, own):
             return  # it waits for its own sweep's jobs, at least
-        short = found.short or _capacity.room(self._machine, place.promise, others).short
-        reason = (*short, *sorted({p.holder for p in others if _has(p, short)}))
+        short = found.short or _capacity.room(self._machine, wanted, others).short
+        if short:
+            text = _shortage.describe(self._machine, others, short, view.unlimited)
+            self._say(logging.INFO, _reason(short, others), f"{wish.title} waits: {text}")
+
+    def _say(self, level: int, reason: tuple[str, ...], text: str) -> None:
         now = _clock()
         known, told_at = self._told
-        if not short or reason == known or now - told_at < TOLD_AGAIN:
-            return
-        self._told = reason, now
-        log.info("%s waits: %s", wish.title, describe(self._machine, others, short, view.unlimited))
+        if reason != known and now - told_at >= TOLD_AGAIN:
+            self._told = reason, now
+            log.log(level, "%s", text)
+
+
+def _reason(short: Iterable[str], others: Iterable[Promise]) -> tuple[str, ...]:
+    """Return what tells one reason to wait from another."""
+    return (*short, *sorted({p.holder for p in others if _shortage.has(p, short)}))
 
 
 @contextmanager
-def held(engine: Engine, machine: Machine, spec: ContainerSpec) -> Iterator[None]:
+def held(
+    engine: Engine,
+    machine: Machine,
+    spec: ContainerSpec,
+    labels: tuple[tuple[str, str], ...] = (),
+) -> Iterator[None]:
     """Wait until there is room for a container that is no job's, and hold that for the block.
 
-    While the container runs, it is counted twice. Raises ``EngineError``.
+    While the container runs, it is counted twice. ``labels`` tell which sweep waits. Raises
+    ``EngineError``.
     """
+    spec = replace(spec, labels=labels)
     woken: queue.SimpleQueue[None] = queue.SimpleQueue()
     admission = Admission(engine, machine, lambda: woken.put(None))
     try:
-        admission.ask(Request((-1, 1), "The look into the image", spec))
+        admission.ask(Request((-1, 1), "The look into the image", spec, adjustable=False))
         while (answer := admission.answer()) is None:
             with suppress(queue.Empty):
                 woken.get(timeout=LONGEST_PAUSE)
@@ -516,54 +478,3 @@ def held(engine: Engine, machine: Machine, spec: ContainerSpec) -> Iterator[None
         yield
     finally:
         admission.stop()
-
-
-def _has(promise: Promise, kinds: Iterable[str]) -> bool:
-    has = {"CPUs": promise.cpus > 0, "memory": promise.memory > 0, "GPUs": bool(promise.gpus)}
-    return any(has[kind] for kind in kinds)
-
-
-def describe(
-    machine: Machine, others: Iterable[Promise], short: Iterable[str], unlimited: Iterable[str] = ()
-) -> str:
-    """Return in words what is promised to others of what there is too little of."""
-    others = tuple(others)
-    parts = []
-    for kind in short:
-        amounts: dict[str, float] = {}
-        for other in others:
-            amounts[other.holder] = amounts.get(other.holder, 0) + _amount(machine, other, kind)
-        amounts = {name: amount for name, amount in amounts.items() if amount}
-        largest = sorted(amounts, key=lambda name: -amounts[name])
-        names = [f"{name} ({_shown(kind, amounts[name])})" for name in largest[:NAMED]]
-        more = len(largest) - len(names)
-        total = _shown(kind, sum(amounts.values()))
-        parts.append(
-            f"{total} of {_shown(kind, _whole(machine, kind))}{_unit(kind)} promised to others"
-            f"{': ' if names else ''}{', '.join(names)}{f' and {more} more' if more > 0 else ''}"
-        )
-    free = list(unlimited)
-    if free:
-        parts.append(f"without limits, and not counted: {', '.join(free[:NAMED])}")
-    return "; ".join(parts)
-
-
-def _amount(machine: Machine, promise: Promise, kind: str) -> float:
-    if kind == "CPUs":
-        return promise.cpus
-    if kind == "memory":
-        return promise.memory
-    gpus = promise.gpus
-    return len(machine.gpus) or 1 if gpus.all else gpus.count or len(gpus.ids)
-
-
-def _whole(machine: Machine, kind: str) -> float:
-    return {"CPUs": machine.cpus, "memory": machine.memory, "GPUs": len(machine.gpus)}[kind]
-
-
-def _shown(kind: str, amount: float) -> str:
-    return show_size(int(amount)) if kind == "memory" else f"{amount:g}"
-
-
-def _unit(kind: str) -> str:
-    return {"CPUs": " CPUs are", "memory": " memory is", "GPUs": " GPUs are"}[kind]

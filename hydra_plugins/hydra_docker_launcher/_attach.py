@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import _background, _delivery, _provenance, _running, _sweep_folder, _take_up
+from . import _background, _delivery, _provenance, _running, _sweep_folder, _take_up, _tickets
 from ._capacity import Capacity
 from ._engine import Engine
 from ._errors import SweepError
@@ -149,7 +149,11 @@ class Attached:
             [job.runnable for job in left],
             engine=engine,
             capacity=Capacity(
-                sweep.host, sweep.n_jobs, sweep.gpus, engine_wide=sweep.admission == "engine"
+                sweep.host,
+                sweep.n_jobs,
+                sweep.gpus,
+                engine_wide=sweep.admission == "engine",
+                gpu_parts=sweep.gpu_parts,
             ),
             recorder=self._recorder,
             keep=sweep.keep,
@@ -244,6 +248,7 @@ def _with_sweep(
     sweep_folder, sweep = taken
     try:
         engine = make_engine()
+        _tickets.drop_left(engine)  # nobody else may ever ask for a place on this engine
         attached = Attached(sweep_folder, sweep, make_tracker=make_tracker, background=background)
         log.info("Sweep %s in %s", sweep.id, sweep.folder)
         attached.run(engine, stop=stop)

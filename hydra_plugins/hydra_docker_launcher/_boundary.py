@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ._boundary_values import security_key
 from ._option_values import Volume
 from ._options import JobOptions
 
@@ -106,18 +107,19 @@ def _capability(name: str) -> str:
 
 
 def _of_security(options: Sequence[str]) -> Iterator[str]:
-    if not any(option in _ON for option in options):
+    privileges = [option for option in options if security_key(option)[0] == "no-new-privileges"]
+    if not privileges or privileges[-1] not in _ON:  # the engine takes the last one
         yield (
             f"security_opt=[{','.join(map(_short, options))}]: without no-new-privileges:true, "
             "programs with a setuid bit make root of the job's user"
         )
     for option in options:
-        key, _, value = option.replace(":", "=", 1).partition("=")
+        key, value = security_key(option)
         if key == "seccomp" and value == "unconfined":
             yield f"security_opt=[{option}]: every system call of the kernel, rare ones too"
         elif key == "seccomp" and value != "builtin":
             yield "security_opt=[seccomp=…]: the system calls of your own profile, not of Docker's"
-        elif key in ("apparmor", "systempaths") and value == "unconfined":
+        elif key == "apparmor" and value == "unconfined":
             yield f"security_opt=[{option}]: parts of /proc and /sys that are shut otherwise"
         elif key == "label" and value == "disable":
             yield f"security_opt=[{option}]: SELinux does not confine the jobs"

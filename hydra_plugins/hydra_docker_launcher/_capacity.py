@@ -16,15 +16,19 @@ TOLERANCE = 1e-6  # CPUs; what binary fractions make of ten tenths
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What containers can be promised. ``gpus`` are the ids, as far as they are known."""
+    """What containers can be promised. ``gpus`` are the ids, as far as they are known.
+
+    ``parts`` are those of GPUs (MIG), each with the GPU that it is of.
+    """
 
     cpus: float
     memory: int
     gpus: tuple[str, ...] = ()
+    parts: tuple[tuple[str, str], ...] = ()
 
     @staticmethod
-    def of(host: Host, gpus: tuple[str, ...]) -> Machine:
-        return Machine(host.cpus, host.memory, gpus)
+    def of(host: Host, gpus: tuple[str, ...], parts: tuple[tuple[str, str], ...] = ()) -> Machine:
+        return Machine(host.cpus, host.memory, gpus, parts)
 
     def named(self, gpus: Gpus) -> Gpus:
         """Return GPUs by their ids, where they are given by their numbers on the machine."""
@@ -76,8 +80,10 @@ class Promise:
 def holder(labels: Mapping[str, str], name: str) -> str:
     """Return ``ann's train-10-00-00`` of a sweep's container, else ``the container redis``."""
     user, job = labels.get(f"{LABEL_PREFIX}user"), labels.get(f"{LABEL_PREFIX}job")
-    if user is None or job is None:
+    if user is None:
         return f"the container {name}"
+    if job is None:
+        return f"{user}'s {name}"
     sweep, dash, _ = name.rpartition(f"-{job}")
     return f"{user}'s {sweep if dash else name}"
 
@@ -103,7 +109,7 @@ def room(machine: Machine, wanted: Promise, others: Iterable[Promise]) -> Room:
     has those that it would get (or all that it could get of too few).
     """
     others = tuple(others)
-    book = _GpuBook(machine.gpus)
+    book = _GpuBook(machine.gpus, machine.parts)
     for other in others:
         if other.gpus:
             book.lease(machine.named(other.gpus), shared=other.shared)
@@ -119,10 +125,18 @@ def room(machine: Machine, wanted: Promise, others: Iterable[Promise]) -> Room:
 
 
 class _GpuBook:
-    """Who has which GPUs. Where the machine's are not known by id, one has all of them."""
+    """Who has which GPUs. Where the machine's are not known by id, one has all of them.
 
-    def __init__(self, known: tuple[str, ...]) -> None:
+    Who has a GPU has all its parts, and who has a part keeps others from the whole.
+    """
+
+    def __init__(self, known: tuple[str, ...], parts: tuple[tuple[str, str], ...] = ()) -> None:
         self._known = known
+        #: What cannot be had beside a GPU or a part of one, by its id.
+        self._related: dict[str, list[str]] = {}
+        for part, whole in parts:
+            self._related.setdefault(part, []).append(whole)
+            self._related.setdefault(whole, []).append(part)
         #: How many share a GPU, by its id; -1: somebody has it alone.
         self._users: dict[str, int] = {}
         #: As above, of GPUs nobody knows which.
@@ -162,7 +176,8 @@ class _GpuBook:
         return tuple(sorted(free, key=lambda name: self._users.get(name, 0)))
 
     def _is_free(self, name: str, *, shared: bool) -> bool:
-        return _may_have(self._users.get(name, 0), shared=shared)
+        names = (name, *self._related.get(name, ()))
+        return _all_may((self._users.get(one, 0) for one in names), shared=shared)
 
 
 def _one_more(users: int, *, shared: bool) -> int:
@@ -214,11 +229,12 @@ class Capacity:
     n_jobs: int
     gpus: tuple[str, ...] = ()
     engine_wide: bool = False
+    gpu_parts: tuple[tuple[str, str], ...] = ()
     _running: dict[int, ContainerSpec] = field(default_factory=dict)
 
     @property
     def machine(self) -> Machine:
-        return Machine.of(self.host, self.gpus)
+        return Machine.of(self.host, self.gpus, self.gpu_parts)
 
     def fits(self, spec: ContainerSpec) -> bool:
         """Tell whether a container may start now. Where nothing runs, any may."""

@@ -170,9 +170,10 @@ def _add_note(commands: Any) -> None:
 def _add_gc(commands: Any) -> None:
     parser = commands.add_parser(
         "gc",
-        help="remove what sweeps have left: containers, images, hidden refs, caches, secrets",
+        help="remove what sweeps have left: containers, images, hidden refs, caches, secrets, …",
         description="Remove what sweeps have left on this machine: containers that are kept, "
-        "images, hidden refs, caches, and secrets of launchers that were killed. Lists it first. "
+        "images, hidden refs, caches, and secrets and tickets of launchers that were killed. Lists "
+        "it first. "
         "Nothing that a sweep in progress needs, or that is not recorded yet, is removed.",
         epilog="Exit code: 0 when all was removed, or nothing was to be; 1 when something could "
         "not be; 2 for wrong use; 130 after Ctrl-C.",
@@ -189,7 +190,7 @@ def _add_gc(commands: Any) -> None:
         "--only",
         type=_kinds,
         metavar="KINDS",
-        help="some of containers,images,refs,caches,secrets",
+        help="some of containers,images,tickets,refs,caches,secrets",
     )
     parser.add_argument(
         "--sweep",

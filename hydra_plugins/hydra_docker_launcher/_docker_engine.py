@@ -56,6 +56,7 @@ from ._errors import EngineError, ImageError
 from ._interrupt import held_back
 from ._nvidia import Nvidia
 from ._patience import Patience
+from ._units import whole_seconds
 
 T = TypeVar("T")
 
@@ -390,6 +391,19 @@ class DockerEngine:
             raise
         return True
 
+    def network_exists(self, name: str) -> bool:
+        try:
+            self._ask(f"look up the network {name}", self._api.inspect_network, name)
+        except EngineError as error:
+            if isinstance(error.__cause__, NotFound):
+                return False
+            raise
+        return True
+
+    def networks(self) -> tuple[str, ...]:
+        listed = self._ask("list the networks", self._api.networks)
+        return tuple(sorted(str(network["Name"]) for network in listed))
+
     # ---- containers ------------------------------------------------------------------------------
 
     def probe(self, spec: ContainerSpec, limit: int) -> tuple[int, str]:
@@ -675,7 +689,7 @@ class DockerEngine:
 
     def stop(self, container: str, grace: float) -> None:
         try:
-            self._ask("stop the container", self._api.stop, container, timeout=round(grace))
+            self._ask("stop the container", self._api.stop, container, timeout=whole_seconds(grace))
             # Not before: the engine refuses to update one that is just ending by itself.
             never = {"Name": "no"}
             self._ask(

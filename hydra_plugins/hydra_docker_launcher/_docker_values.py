@@ -29,6 +29,7 @@ from ._engine import (
 from ._errors import ImageError
 from ._option_values import NO_GPUS, Gpus
 from ._options import LABEL_PREFIX, VISIBLE_GPUS
+from ._units import whole_seconds
 
 #: Names of images that are built here; no registry has them.
 OWN_NAMES = "hydra-docker/"
@@ -74,7 +75,7 @@ def fields(spec: ContainerSpec) -> dict[str, Any]:
         "user": spec.boundary.user,
         "environment": dict(spec.environment),
         "labels": dict(spec.labels),
-        "stop_timeout": max(1, round(spec.stop_grace_period)),
+        "stop_timeout": max(1, whole_seconds(spec.stop_grace_period)),
     }
 
 

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 
 from ._engine import ContainerSpec, Mount
+from ._units import whole_seconds
 
 
 def docker_run(spec: ContainerSpec) -> str:
@@ -28,7 +29,7 @@ def _options(spec: ContainerSpec) -> Iterator[tuple[str, str | None]]:
     yield "--workdir", spec.working_dir
     yield from _limits(spec)
     yield from _boundary(spec)
-    yield "--stop-timeout", str(max(1, round(spec.stop_grace_period)))
+    yield "--stop-timeout", str(max(1, whole_seconds(spec.stop_grace_period)))
     times = f":{spec.restart.retries}" if spec.restart.retries else ""
     yield "--restart", spec.restart.name + times
     yield "--log-driver", spec.logging.driver

@@ -398,6 +398,12 @@ class Engine(Protocol):
     def volume_exists(self, name: str) -> bool:
         """Tell whether there is a named volume."""
 
+    def network_exists(self, name: str) -> bool:
+        """Tell whether there is a network of that name or id."""
+
+    def networks(self) -> tuple[str, ...]:
+        """Return the names of the networks."""
+
     def probe(self, spec: ContainerSpec, limit: int) -> tuple[int, str]:
         """Run a short container, remove it, return its exit code and up to ``limit`` characters."""
 

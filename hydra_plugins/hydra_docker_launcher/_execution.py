@@ -195,19 +195,12 @@ class Execution:
         """
         for job, options in zip(batch.jobs, batch.options, strict=True):
             _check_arguments(job, options)
-        opened = _boundary.warning(
-            [options.job for options in batch.options],
-            batch.options[0].sweep.user,
-            _surroundings(),
-            self._told_open,
-        )
-        if opened is not None:
-            log.warning("%s", opened)
         if self._pinned is None:
             self._pinned = self._pin(batch)
         else:
+            self._tell_what_is_open(batch, self._pinned.engine)
             jobs = [option.job for option in batch.options]
-            _pinning.check_volumes(jobs, self._pinned.engine)
+            _pinning.check_engine(jobs, self._pinned.engine)
         if self._pinned.options.dry_run:
             plans = self._plan(self._pinned, batch, None)
             _print(self._pinned, batch, plans, self._past())
@@ -268,6 +261,7 @@ class Execution:
                 pinned.options.n_jobs,
                 opened.ready.facts.gpus,
                 engine_wide=pinned.options.admission == "engine",
+                gpu_parts=opened.ready.facts.gpu_parts,
             ),
             recorder=opened.recorder,
             keep=pinned.options.keep,
@@ -305,12 +299,24 @@ class Execution:
         saved = _sweep_folder.read_sweep(_sweep_folder.place(self._folder, _outputs(batch)))
         return None if saved is None else saved.id
 
+    def _tell_what_is_open(self, batch: Batch, engine: Engine) -> None:
+        """Warn of what options open of the boundary, before anything is pulled or built."""
+        opened = _boundary.warning(
+            [options.job for options in batch.options],
+            batch.options[0].sweep.user,
+            _surroundings(engine.facts().address),
+            self._told_open,
+        )
+        if opened is not None:
+            log.warning("%s", opened)
+
     def _pin(self, batch: Batch) -> _Pinned:
         """Settle the commit (source), and refuse what this machine cannot give."""
         options = batch.options[0].sweep
         self.id = self._begun(batch) or self.id
         request = self._request(batch)
         engine = self._make_engine()
+        self._tell_what_is_open(batch, engine)
         code = _pinning.with_clone(request, self._pin_code(request, engine))
         pinned = _Pinned(batch.jobs[0].title, options, engine, code, DataBook(code.source))
         self._plan(pinned, batch, None)  # refuses limits before anything is pulled or built
@@ -525,9 +531,10 @@ def new_id() -> str:
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-def _surroundings() -> Surroundings:
+def _surroundings(address: str) -> Surroundings:
+    """Return what a volume may open here; ``address`` is the engine's."""
     sockets = [*_boundary.SOCKETS]
-    scheme, _, path = os.environ.get("DOCKER_HOST", "").partition("://")
+    scheme, _, path = address.partition("://")
     if scheme == "unix":
         sockets.insert(0, path)
     return Surroundings(

@@ -13,9 +13,21 @@ from . import _gc_caches, _gc_images, _gc_plan, _gc_refs, _gc_sweeps
 from ._engine import Engine, Found, FoundImage
 from ._errors import DockerLauncherError, EngineError
 from ._gc_images import Family
-from ._gc_plan import COMMIT, FOLDER, KINDS, RUNNING, SWEEP, Standing, SweepState, Terms, Thing
+from ._gc_plan import (
+    COMMIT,
+    FOLDER,
+    KINDS,
+    RUNNING,
+    SWEEP,
+    FoundTicket,
+    Standing,
+    SweepState,
+    Terms,
+    Thing,
+)
 from ._paths import LEDGER
 from ._repository import Repository, own_environment
+from ._tickets import TICKET, from_ticket, is_left
 from ._units import show_age, show_size
 
 #: Seconds: by default this old, and hidden refs, which a run may be repeated from, this old.
@@ -74,6 +86,8 @@ def survey(engine: Engine, request: Request) -> list[Thing]:
     left = [container for container in on_engine.containers if container.id not in going]
     images = _gc_images.images(on_engine.family, left, sweeps, terms)
     things = [*containers, *images]
+    if "tickets" in kinds:
+        things += _gc_plan.tickets(_found_tickets(engine), sweeps, terms)
     if "secrets" in kinds:
         files = _gc_sweeps.leftovers(sweeps.values(), request.uid)
         things += _gc_plan.files(files, left, sweeps, terms)
@@ -85,6 +99,13 @@ def survey(engine: Engine, request: Request) -> list[Thing]:
         found = _gc_caches.found(request.cache, on_engine.family.images.keys())
         things += _gc_plan.caches(found, terms)
     return [thing for thing in things if thing.kind in kinds]
+
+
+def _found_tickets(engine: Engine) -> list[FoundTicket]:
+    """Return the tickets that can be read, whoever's they are."""
+    places = [place for ticket in engine.tickets(TICKET) if (place := from_ticket(ticket))]
+    now = engine.now() if places else 0.0
+    return [FoundTicket(one, is_left(one, now), max(0.0, now - one.seen)) for one in places]
 
 
 def _working_trees(repositories: Iterable[Repository]) -> list[list[Path]]:
@@ -199,6 +220,8 @@ def _remove(engine: Engine, thing: Thing, terms: Terms) -> None:
         engine.discard(thing.keys[0])
     elif thing.kind == "images":
         _remove_image(engine, thing, terms)
+    elif thing.kind == "tickets":
+        engine.drop_ticket(thing.keys[0])  # renewed, it has another name
     elif thing.kind == "refs":
         _gc_refs.remove(thing)
     elif thing.kind == "caches":

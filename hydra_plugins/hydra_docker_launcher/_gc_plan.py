@@ -11,14 +11,15 @@ from pathlib import Path
 from . import _plan
 from ._engine import Found
 from ._options import LABEL_PREFIX
-from ._units import show_age
+from ._tickets import Place
+from ._units import show_age, small_number
 
 SWEEP, USER, JOB = f"{LABEL_PREFIX}sweep", f"{LABEL_PREFIX}user", f"{LABEL_PREFIX}job"
 COMMIT, FOLDER = f"{LABEL_PREFIX}commit", f"{LABEL_PREFIX}folder"
 #: Seconds. What a killed launcher may have left, and one that lives makes in a moment.
 GRACE = 3600.0
 RUNNING = ("running", "restarting", "paused")
-KINDS = ("containers", "images", "refs", "caches", "secrets")
+KINDS = ("containers", "images", "tickets", "refs", "caches", "secrets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def is_job(container: Found) -> bool:
     somebody commits from a container.
     """
     labels = container.labels
-    if not ({SWEEP, FOLDER} <= set(labels) and labels.get(JOB, "").isdigit()):
+    if not {SWEEP, FOLDER} <= set(labels) or small_number(labels.get(JOB, "")) is None:
         return False
     end = _plan.container_name("", Path(labels[FOLDER]).name, 0).removeprefix("job")[:-1]
     ending = rf"{re.escape(end + labels[JOB])}(-[0-9a-f]{{1,8}}){{0,2}}$"
@@ -169,7 +170,8 @@ def _job(container: Found, state: SweepState, age: float, terms: Terms) -> tuple
         return False, _younger(terms.older_than)
     if state.standing is Standing.GONE:
         return True, "its sweep's folder is gone"
-    outcome = state.outcomes.get(int(container.labels[JOB]))
+    number = small_number(container.labels[JOB])
+    outcome = None if number is None else state.outcomes.get(number)
     return True, f"its job is over: {outcome}" if outcome else "its sweep is over"
 
 
@@ -183,6 +185,40 @@ def _short_lived(container: Found, age: float) -> tuple[bool, str]:
 
 def _younger(limit: float) -> str:
     return f"younger than {show_age(limit)}"
+
+
+# ---- tickets -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTicket:
+    """What a launcher keeps on the engine to start a job; ``left``: that launcher is gone.
+
+    ``age`` in seconds since it was renewed.
+    """
+
+    place: Place
+    left: bool
+    age: float
+
+
+def tickets(
+    found: Iterable[FoundTicket], sweeps: Mapping[Path, SweepState], terms: Terms
+) -> list[Thing]:
+    """Judge tickets. One that is left counts for nothing, however young it is."""
+    folders = {state.folder for state in sweeps.values() if state.place in terms.folders}
+    things = []
+    for ticket in found:
+        place = ticket.place
+        if terms.user is not None and place.user not in ("", terms.user):
+            continue
+        if terms.folders and Path(place.folder) not in folders:
+            continue
+        why = "its launcher is gone" if ticket.left else "its launcher is there"
+        things.append(
+            Thing("tickets", place.name, ticket.left, why, ticket.age, keys=(place.name,))
+        )
+    return things
 
 
 # ---- files of jobs -------------------------------------------------------------------------------
@@ -212,9 +248,10 @@ def files(
     by_job: dict[tuple[Path, int], list[Found]] = {}
     for container in left:
         labels = container.labels
-        if FOLDER in labels and labels.get(JOB, "").isdigit():  # whatever it is called by now
+        number = small_number(labels.get(JOB, ""))
+        if FOLDER in labels and number is not None:  # whatever it is called by now
             place = sweeps[Path(labels[FOLDER])].place
-            by_job.setdefault((place, int(labels[JOB])), []).append(container)
+            by_job.setdefault((place, number), []).append(container)
     things = []
     for file in found:
         state = file.sweep

@@ -66,7 +66,14 @@ def _look(folder: Path, place: Path, *, local: bool) -> SweepState:
         facts = {} if ledger is None else _facts(folder, ledger)
         if ledger is not None and any(row.get("outcome") is None for row in ledger["jobs"]):
             unsettled = True
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         standing = Standing.UNKNOWN
         detail = f"{folder / LEDGER} cannot be read ({type(error).__name__}: {error})"
     if unsettled:

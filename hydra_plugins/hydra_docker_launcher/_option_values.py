@@ -6,7 +6,6 @@ They raise ``ValueError`` that says what is valid; whoever calls them adds which
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import posixpath
 import re
@@ -222,18 +221,7 @@ def ulimit(name: str, value: object) -> Ulimit:
     return Ulimit(name, soft, hard)
 
 
-def security_opt(item: str, folder: Path) -> str:
-    """Docker's command line sends a seccomp profile's content, and so does this."""
-    key, _, profile = item.replace(":", "=", 1).partition("=")
-    if key != "seccomp" or profile in ("unconfined", "builtin"):
-        return item
-    try:
-        return f"seccomp={json.dumps(json.loads((folder / profile).read_text()))}"
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read the seccomp profile: {error}") from None
-
-
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """Return an absolute path as the engine reads it: without what leads up again."""
     plain = posixpath.normpath(f"/{path.lstrip('/')}")
     if not path.startswith("/") or plain == "/":
@@ -247,11 +235,6 @@ def host_path(text: str, folder: Path) -> Path:
         return folder / Path(text).expanduser()
     except RuntimeError:
         raise ValueError(f"there is no home folder {Path(text).parts[0]} on this host") from None
-
-
-def tmpfs(item: str) -> tuple[str, str]:
-    path, _, options = item.partition(":")
-    return _absolute(path), options
 
 
 def device(item: str) -> str:
@@ -280,7 +263,7 @@ def volume(item: str, folder: Path) -> Volume:
         raise ValueError("must be source:target or source:target:ro")
     if len(parts) == 3 and parts[2] not in ("ro", "rw"):
         raise ValueError(f"{parts[2]!r} is not a mode; valid is: ro, rw")
-    source, target = parts[0], _absolute(parts[1])
+    source, target = parts[0], absolute(parts[1])
     read_only = parts[2:] == ["ro"]
     if "/" not in source and source not in (".", "..", "~"):
         return Volume(source, target, read_only, named=True)

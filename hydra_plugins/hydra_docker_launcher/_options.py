@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from . import _boundary_values as boundary
 from . import _option_values as values
 from . import _paths
 from ._errors import OptionError
@@ -334,14 +335,14 @@ def _job_options(
         pids_limit=read.parsed("pids_limit", values.pids),
         gpus=read.parsed("gpus", values.gpus),
         ulimits=read.items("ulimits", values.ulimit),
-        cap_add=read.texts("cap_add"),
-        cap_drop=read.texts("cap_drop"),
-        security_opt=read.each("security_opt", lambda item: values.security_opt(item, folder)),
+        cap_add=read.each("cap_add", boundary.capability),
+        cap_drop=read.each("cap_drop", boundary.capability),
+        security_opt=read.each("security_opt", lambda item: boundary.security_opt(item, folder)),
         read_only=read.flag("read_only"),
-        tmpfs=read.each("tmpfs", values.tmpfs),
+        tmpfs=read.each("tmpfs", boundary.tmpfs),
         devices=read.each("devices", values.device),
         runtime=read.text("runtime"),
-        network_mode=read.text("network_mode"),
+        network_mode=read.optional("network_mode", boundary.network_mode),
         extra_hosts=read.each("extra_hosts", values.extra_host),
         init=read.flag("init"),
         labels=_shown_pairs(_labels(read), "labels", rules),

@@ -11,7 +11,8 @@ from pathlib import Path
 from . import _logs, _ps, _sweep_folder, _team
 from ._engine import Engine, Found
 from ._errors import EngineError, SweepError
-from ._ps import ACTIVE, FOLDER, SWEEP, By, Told
+from ._harmless import one_line
+from ._ps import ACTIVE, FOLDER, SWEEP, USER, By, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,14 @@ def is_writable(folder: Path) -> bool:
     return paths is None or os.access(paths.private, os.R_OK | os.W_OK | os.X_OK)
 
 
-def stop_containers(engine: Engine, folder: Path, jobs: Collection[int] = ()) -> list[int]:
+def stop_containers(
+    engine: Engine, folder: Path, jobs: Collection[int] = (), *, me: Owner | None
+) -> list[int]:
     """Stop the containers that run jobs of the sweep in ``folder``; return the jobs' numbers.
 
     Each gets its own time between SIGTERM and SIGKILL. Who looks after the sweep records it.
-    ``jobs`` empty: all that run. Raises ``SweepError`` where one of ``jobs`` does not run.
+    ``jobs`` empty: all that run. ``me`` None: whoever they are of. Raises ``SweepError`` where one
+    of ``jobs`` does not run, or, before any is stopped, where a container is not one's own.
     """
     told = _team.told_by(folder)
     running: dict[int, list[Found]] = {}
@@ -86,14 +90,30 @@ def stop_containers(engine: Engine, folder: Path, jobs: Collection[int] = ()) ->
         if number not in running:
             raise SweepError(_why_not(number, told))
     wanted = sorted(set(jobs) or running)
-    stopped = _team.each(
-        lambda container: _stop(engine, container),
-        [container for number in wanted for container in running[number]],
-    )
+    containers = [container for number in wanted for container in running[number]]
+    if me is not None:
+        for container in containers:
+            _check_container(container, me, told)
+    stopped = _team.each(lambda container: _stop(engine, container), containers)
     refused = [error for error in stopped if error is not None]
     if refused:
         raise refused[0]
     return wanted
+
+
+def _check_container(container: Found, me: Owner, told: Told | None) -> None:
+    """Raise ``SweepError`` where a container is somebody else's, as its own label says.
+
+    The folder may be on another machine, or be gone, and then tells nobody whose it is.
+    """
+    user = container.labels.get(USER)
+    if user == me.name or (user is None and told is not None):
+        return
+    owner = f"{one_line(user)}'s" if user is not None else "nobody's that could be told"
+    raise SweepError(
+        f"The container {one_line(container.name)} is {owner}, and you are {me}. "
+        "--others says to stop it all the same."
+    )
 
 
 def _stop(engine: Engine, container: Found) -> EngineError | None:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from . import _admission, _clone, _delivery, _image, _plan, _preflight, _source, _task
+from ._boundary_values import CONTAINER, NETWORK_WORDS, network_of
 from ._capacity import Machine
 from ._clone import Clone
 from ._delivery import Place
 from ._engine import Engine, Host, Image
 from ._errors import OptionError
 from ._mlflow_store import find_store
+from ._option_values import valid_are
 from ._options import JobOptions, Mlflow, SweepOptions
 from ._plan import Identity
 from ._preflight import Facts
@@ -116,7 +118,7 @@ def pin_code(
         pushed=_source.is_pushed(source),
         patch=_source.patch(source),
     )
-    check_volumes(request.jobs, engine)
+    check_engine(request.jobs, engine)
     _tell(code)
     if "swap" in code.host.cannot_limit and any(job.memswap_limit is None for job in request.jobs):
         log.warning(
@@ -181,7 +183,7 @@ def make_ready(request: Request, code: Code, engine: Engine) -> Ready:
             "hydra.launcher.push=REPOSITORY pushes it to a registry.",
             image.short,
         )
-    hold = partial(_admission.held, engine, Machine.of(code.host, ()))
+    hold = partial(_admission.held, engine, Machine.of(code.host, ()), labels=labels)
     facts = _preflight.inspect_image(
         engine,
         image,
@@ -270,6 +272,24 @@ def _library(code: Code, facts: Facts) -> Path | None:
         code.source.commit[:12],
     )
     return Path(cloudpickle.__file__).parent
+
+
+def check_engine(jobs: Sequence[JobOptions], engine: Engine) -> None:
+    """Raise ``OptionError`` for what options name and the engine does not have."""
+    check_volumes(jobs, engine)
+    check_networks(jobs, engine)
+
+
+def check_networks(jobs: Sequence[JobOptions], engine: Engine) -> None:
+    """Raise ``OptionError`` for a network that the engine would look for in vain, job by job."""
+    named = {network_of(job.network_mode) for job in jobs} - {None}
+    for name in sorted(filter(None, named)):
+        if not engine.network_exists(name):
+            valid = (*dict.fromkeys((*NETWORK_WORDS, *engine.networks())), f"{CONTAINER}NAME")
+            raise OptionError(
+                f"hydra.launcher.network_mode={name}: the engine has no network {name!r}; "
+                f"{valid_are(valid, name)}\n`docker network create {name}` makes it."
+            )
 
 
 def check_volumes(jobs: Sequence[JobOptions], engine: Engine) -> None:

@@ -58,6 +58,17 @@ try:
 except Exception:
     pass
 try:
+    whole, listed = None, subprocess.check_output(["nvidia-smi", "-L"], stderr=subprocess.DEVNULL)
+    facts["gpu_parts"] = []
+    for line in listed.decode().splitlines():
+        name = line.rpartition("UUID: ")[2].strip(") ")
+        if name.startswith("MIG-") and whole:
+            facts["gpu_parts"].append([name, whole])
+        elif name.startswith("GPU-"):
+            whole = name
+except Exception:
+    pass
+try:
     facts["git"] = subprocess.check_output(["git", "--version"]).decode().split()[2]
 except Exception:
     pass
@@ -97,6 +108,8 @@ class Facts:
     passwd: str | None = None
     gpu_models: tuple[str, ...] = ()
     gpu_driver: str | None = None
+    #: Parts of GPUs (MIG) by their ids, each with the id of the GPU that it is of.
+    gpu_parts: tuple[tuple[str, str], ...] = ()
     #: Its operating system and C library.
     system: str | None = None
     libc: str | None = None
@@ -156,20 +169,25 @@ def check_gpus(facts: Facts, wanted: Gpus) -> None:
             f"hydra.launcher.gpus={wanted.count} is more than the engine's machine has: "
             f"{len(there)}"
         )
-    seen = set()
+    seen: set[str] = set()
+    parts = dict(facts.gpu_parts)
     for name in wanted.ids:
         number = int(name) if name.isdecimal() else None
         known = number < len(there) if number is not None else name in there
-        # A part of a GPU is not listed among the GPUs.
-        if not known and not name.startswith("MIG-"):
+        # Parts of GPUs are not listed among the GPUs, and not every driver tells of them.
+        known = known or (name in parts if parts else name.startswith("MIG-"))
+        if not known:
             raise OptionError(
                 f"hydra.launcher.gpus: the engine's machine has no GPU {name}; valid is: 0 to "
-                f"{len(there) - 1}, or {', '.join(there)}"
+                f"{len(there) - 1}, or {', '.join((*there, *parts))}"
             )
         gpu = name if number is None else there[number]
         if gpu in seen:
             raise OptionError(f"hydra.launcher.gpus: {gpu} is there twice")
         seen.add(gpu)
+    for part in seen & parts.keys():
+        if parts[part] in seen:
+            raise OptionError(f"hydra.launcher.gpus: {part} is a part of {parts[part]}")
 
 
 def check_versions(facts: Facts) -> None:
@@ -284,6 +302,7 @@ def _facts(content: dict[str, object]) -> Facts:
         passwd=_text(content.get("passwd")),
         gpu_models=_texts(content.get("gpu_models")),
         gpu_driver=_text(content.get("gpu_driver")),
+        gpu_parts=_pairs(content.get("gpu_parts")),
         system=_text(content.get("system")),
         libc=_text(content.get("libc")),
     )
@@ -291,6 +310,11 @@ def _facts(content: dict[str, object]) -> Facts:
 
 def _texts(value: object) -> tuple[str, ...]:
     return tuple(str(item) for item in value) if isinstance(value, list) else ()
+
+
+def _pairs(value: object) -> tuple[tuple[str, str], ...]:
+    items = value if isinstance(value, list) else []
+    return tuple((str(one), str(other)) for one, other in items)
 
 
 def _text(value: object) -> str | None:

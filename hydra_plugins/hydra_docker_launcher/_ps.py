@@ -11,7 +11,7 @@ from ._engine import Found, Grant, Host, Use
 from ._harmless import one_line
 from ._options import LABEL_PREFIX
 from ._outcome import End
-from ._units import show_age, show_size
+from ._units import show_age, show_size, small_number
 
 SWEEP, USER, JOB = f"{LABEL_PREFIX}sweep", f"{LABEL_PREFIX}user", f"{LABEL_PREFIX}job"
 FOLDER = f"{LABEL_PREFIX}folder"
@@ -21,6 +21,7 @@ ACTIVE = ("created", "running", "restarting", "paused")
 NO_GRANT = Grant()
 UNKNOWN = "?"
 SHORT = 6  # the last digits of a sweep's id, which tell it from others
+WAITS = 10  # jobs that wait and are shown below the table
 HINTS = 3  # sweeps that nobody looks after and that are named below the table
 FOLDER_WIDTH = 16  # a folder that is cut shorter says nothing
 LONGEST = 12  # characters of a user's name
@@ -125,8 +126,28 @@ class Amount:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """A job that waits for room on the engine, as its ticket tells; ``job`` None: a preflight.
+
+    ``wanted`` and ``reason`` are in words: what it asks for, and who has what there is too little
+    of. Seconds.
+    """
+
+    sweep: str
+    user: str
+    folder: str
+    job: int | None
+    waited_s: float
+    wanted: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SweepRow:
-    """One sweep. ``waiting_s``: how long ago it has started a job, where others wait for that."""
+    """One sweep. ``waiting_s``: how long its next job has waited, by its ticket.
+
+    Without a ticket: how long ago it has started a job, where others wait for that.
+    """
 
     sweep: str
     user: str
@@ -161,15 +182,20 @@ class Report:
     host: Host
     sweeps: tuple[SweepRow, ...]
     others: Others
+    waits: tuple[Wait, ...] = ()
+    #: Why nobody can say who waits.
+    obstacle: str | None = None
 
 
 # ---- what it is made from ------------------------------------------------------------------------
 
 
-def row(trace: Trace, told: Told | None, now: float) -> SweepRow:
+def row(trace: Trace, told: Told | None, now: float, waits: Iterable[Wait] = ()) -> SweepRow:
     """Return the row of a sweep; ``told`` None: its folder cannot be read here."""
+    waited = [wait.waited_s for wait in waits if wait.sweep == trace.id]
     started = trace.since if told is None or told.started is None else told.started
     jobs = _jobs(trace, told)
+    waiting_s = _waiting(told, started, now) if told is not None and jobs.waiting else None
     return SweepRow(
         sweep=trace.id,
         user=trace.user,
@@ -179,7 +205,7 @@ def row(trace: Trace, told: Told | None, now: float) -> SweepRow:
         jobs=jobs,
         promised=promised(trace.held),
         used=used(trace.held),
-        waiting_s=_waiting(told, started, now) if told is not None and jobs.waiting else None,
+        waiting_s=max(waited) if waited else waiting_s,
         looked_after=LookedAfter() if told is None else told.looked_after,
         containers=tuple(sorted(held.found.name for held in trace.held)),
     )
@@ -192,12 +218,20 @@ def is_listed(trace: Trace, told: Told | None, *, past: bool) -> bool:
     return trace.layer if told is None else told.open
 
 
-def report(host: Host, sweeps: Iterable[SweepRow], others: Sequence[Held]) -> Report:
+def report(
+    host: Host,
+    sweeps: Iterable[SweepRow],
+    others: Sequence[Held],
+    waits: Iterable[Wait] = (),
+    obstacle: str | None = None,
+) -> Report:
     """Return all of it: by user, and of each the oldest sweep first."""
     return Report(
         host,
         tuple(sorted(sweeps, key=lambda found: (found.user, found.started, found.sweep))),
         Others(len(others), promised(others), used(others)),
+        tuple(sorted(waits, key=lambda wait: -wait.waited_s)),
+        obstacle,
     )
 
 
@@ -246,8 +280,7 @@ def _waiting(told: Told, started: float, now: float) -> float:
 
 def job_of(container: Found) -> int | None:
     """Return the number of a container's job, None where its labels tell none."""
-    text = container.labels.get(JOB, "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    return small_number(container.labels.get(JOB, ""))
 
 
 # ---- JSON ----------------------------------------------------------------------------------------
@@ -282,6 +315,7 @@ def as_json(report: Report) -> dict[str, Any]:
             "promised": _amount(report.others.promised),
             "used": _use(report.others.used),
         },
+        "waits": [{**asdict(wait), "waited_s": round(wait.waited_s)} for wait in report.waits],
     }
 
 
@@ -318,10 +352,11 @@ NOTHING = {"GPUS": "0", "WAITED": "-"}
 
 def table(report: Report, width: int | None) -> str:
     """Return a report as a table of at most ``width`` characters (None: however long)."""
-    lines = _lines([_cells(sweep) for sweep in report.sweeps], width)
+    waiting = {wait.sweep for wait in report.waits}
+    lines = _lines([_cells(sweep, sweep.sweep in waiting) for sweep in report.sweeps], width)
     if not report.sweeps:
         lines = ["No sweep runs on this engine."]
-    lines += ["", *_sums(report)]
+    lines += ["", *_sums(report), *_waits(report, width)]
     left = [sweep for sweep in report.sweeps if sweep.looked_after.by is By.NOBODY]
     if left:
         lines += ["", "Nobody looks after these; this goes on with them:"]
@@ -331,13 +366,29 @@ def table(report: Report, width: int | None) -> str:
     return "\n".join(lines)
 
 
-def _cells(sweep: SweepRow) -> dict[str, str]:
+def _waits(report: Report, width: int | None) -> list[str]:
+    """Return who waits for room, for what, and why."""
+    lines = []
+    for wait in report.waits[:WAITS]:
+        who = f"{_cut(one_line(wait.user), LONGEST) or UNKNOWN} {one_line(wait.sweep[-SHORT:])}"
+        what = "a look into its image" if wait.job is None else f"#{wait.job}"
+        reason = f": {wait.reason}" if wait.reason else ""
+        text = f"  {who} {what}, {_age(wait.waited_s)}, for {wait.wanted}{reason}"
+        lines.append(text if width is None else _cut(text, width))
+    if len(report.waits) > WAITS:
+        lines.append(f"  and {len(report.waits) - WAITS} more")
+    if report.obstacle is not None:
+        lines.append(f"  nobody can say: {one_line(report.obstacle)}")
+    return ["", "Waiting for room on this engine:", *lines] if lines else []
+
+
+def _cells(sweep: SweepRow, waits: bool) -> dict[str, str]:
     jobs, promised, use = sweep.jobs, sweep.promised, sweep.used
     return {
         "USER": _cut(one_line(sweep.user), LONGEST),
         "SWEEP": one_line(sweep.short),
         "RUN": str(jobs.running),
-        "WAIT": _number(jobs.waiting),
+        "WAIT": "1+" if waits and jobs.waiting is None else _number(jobs.waiting),
         "DONE": _number(jobs.completed),
         "FAIL": _number(jobs.failed),
         "CPUS": f"{'-' if use is None else _cpus(use.cpus)}/{_cpus(promised.cpus)}",

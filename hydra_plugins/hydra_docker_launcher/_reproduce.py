@@ -157,7 +157,7 @@ def pin_known(source: Source, script: Path | None, task: Task) -> Callable[[Requ
     """Return what takes the place of ``_pinning.pin_code`` where the code is settled already."""
 
     def pin_code(request: Request, engine: Engine) -> Code:
-        _pinning.check_volumes(request.jobs, engine)
+        _pinning.check_engine(request.jobs, engine)
         identity = _pinning.identity(request.options.user)
         return Code(
             source=source,

@@ -56,6 +56,8 @@ class SavedSweep:
     relays: tuple[SavedRelay, ...] = ()
     system_metrics: bool = True
     admission: str = "engine"
+    #: Parts of GPUs, each with the GPU that it is of.
+    gpu_parts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

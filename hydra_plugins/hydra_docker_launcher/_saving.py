@@ -51,6 +51,7 @@ def saved_sweep(record: Record, tracking_uri: str | None) -> SavedSweep:
         ),
         system_metrics=options.system_metrics,
         admission=options.admission,
+        gpu_parts=ready.facts.gpu_parts,
         relays=() if relay is None else (SavedRelay(*relay.address, *relay.target),),
     )
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._errors import SweepError
 from ._interrupt import Detached
+
+if TYPE_CHECKING:
+    from ._ownership import Owner
 
 FAILED = 1
 #: Attached processes in the background end so when the sweep was left to another one.
@@ -62,11 +66,11 @@ def _folder(parsed: argparse.Namespace) -> Path:
     return _team.folder_of(parsed.sweep, _start.docker_engine)
 
 
-def _check_owner(folder: Path, doing: str) -> None:
+def _me() -> Owner:
     from . import _ownership, _pinning
 
     me = _pinning.identity("host")
-    _ownership.check(folder, _ownership.Owner(me.name, me.uid), doing=doing)
+    return _ownership.Owner(me.name, me.uid)
 
 
 def _attach(parsed: argparse.Namespace) -> int:
@@ -74,7 +78,7 @@ def _attach(parsed: argparse.Namespace) -> int:
 
     folder = _folder(parsed)
     if not (parsed.others or parsed.background):
-        _check_owner(folder, "take up")
+        _ownership.check(folder, _me(), doing="take up")
     if not _ownership.is_writable(folder):
         raise SweepError(
             f"The files of the sweep in {folder} are not yours: only {_ownership.owner_of(folder)} "
@@ -99,10 +103,11 @@ def _stop(parsed: argparse.Namespace) -> int:
     from . import _attach, _background, _ownership, _start, _sweep_folder
 
     folder = _folder(parsed)
-    if not parsed.others:
-        _check_owner(folder, "stop")
-    if parsed.jobs or not _ownership.is_writable(folder):
-        return _stop_containers(folder, parsed.jobs)
+    me = None if parsed.others else _me()
+    if me is not None:
+        _ownership.check(folder, me, doing="stop")
+    if parsed.jobs or not _ownership.is_writable(folder) or not os.path.lexists(folder):
+        return _stop_containers(folder, parsed.jobs, me)
     paths = _sweep_folder.find(folder)
     if paths is not None:
         _background.end_launcher(paths)
@@ -116,11 +121,15 @@ def _stop(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _stop_containers(folder: Path, jobs: list[int]) -> int:
+def _stop_containers(folder: Path, jobs: list[int], me: Owner | None) -> int:
     """Stop containers alone, and leave the rest to the process that looks after the sweep."""
     from . import _ownership, _start, _team
 
-    stopped = _ownership.stop_containers(_start.docker_engine(), folder, jobs)
+    stopped = _ownership.stop_containers(_start.docker_engine(), folder, jobs, me=me)
+    if not stopped and not os.path.lexists(folder):
+        raise SweepError(
+            f"There is no folder {folder} here, and no job of its sweep runs on this engine"
+        )
     print(f"stopped: {', '.join(f'#{number}' for number in stopped) or 'no job runs'}")
     remark = _ownership.says_who_records(folder)
     if remark is not None:
@@ -130,9 +139,10 @@ def _stop_containers(folder: Path, jobs: list[int]) -> int:
     told = _team.told_by(folder)
     left = 0 if told is None else sum(row.outcome is None for row in told.rows) - len(stopped)
     if left > 0 or told is None:
+        owner = _ownership.owner_of(folder)
+        who = "its user, where its folder is," if owner is None else f"{owner} and root"
         print(
-            "Jobs that wait for their turn will be started by its launcher: only "
-            f"{_ownership.owner_of(folder)} and root can end it."
+            f"Jobs that wait for their turn will be started by its launcher: only {who} can end it."
         )
         return FAILED
     return 0

@@ -188,7 +188,7 @@ def keeper(paths: SweepPaths) -> Keeper | None:
     try:
         found: Any = json.loads(paths.lock.read_text())
         return Keeper(int(found["pid"]), str(found["host"]), bool(found["background"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         return Keeper(0, "", background=False)  # it has just begun to
 
 

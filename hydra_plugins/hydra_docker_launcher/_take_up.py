@@ -21,6 +21,7 @@ from ._ledger import Ledger
 from ._options import LABEL_PREFIX
 from ._outcome import End, Outcome
 from ._saved import SavedJob
+from ._units import small_number
 
 _JOB = f"{LABEL_PREFIX}job"
 #: The engine's word for a container that was never started.
@@ -75,15 +76,17 @@ def containers(engine: Engine, sweep: str, ledger: Ledger) -> dict[int, Found]:
     """
     found: dict[int, list[Found]] = {}
     for container in engine.containers({f"{LABEL_PREFIX}sweep": sweep, _JOB: None}):
-        found.setdefault(int(container.labels[_JOB]), []).append(container)
+        job = small_number(container.labels[_JOB])
+        if job is not None:  # somebody else may have given a container such a label
+            found.setdefault(job, []).append(container)
     last = {}
-    for number, of_job in found.items():
+    for job, of_job in found.items():
         *earlier, newest = sorted(of_job, key=lambda one: (_attempt(one), one.created))
         for container in earlier:
             engine.remove(container.id)
         if newest.status == CREATED:
             newest = _without_start(engine, newest, ledger)
-        last[number] = newest
+        last[job] = newest
     return last
 
 
@@ -165,8 +168,7 @@ def is_kept(keep: str, end: End) -> bool:
 
 
 def _attempt(container: Found) -> int:
-    text = container.labels.get(_ATTEMPT, "1")
-    return int(text) if text.isdigit() else 1
+    return small_number(container.labels.get(_ATTEMPT, "")) or 1
 
 
 def _gpus(container: Found) -> tuple[str, ...]:

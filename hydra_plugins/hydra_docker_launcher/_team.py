@@ -13,9 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import _ps, _sweep_folder
-from ._engine import Engine, Found, FoundImage
-from ._errors import SweepError
+from . import _admission, _ps, _shortage, _sweep_folder
+from ._capacity import Machine
+from ._engine import Engine, Found, FoundImage, Host
+from ._errors import EngineError, SweepError
 from ._paths import SweepPaths
 from ._ps import (
     ACTIVE,
@@ -31,10 +32,13 @@ from ._ps import (
     Row,
     Told,
     Trace,
+    Wait,
 )
+from ._units import small_number
 
 AT_ONCE = 64  # containers that the engine is asked about at the same time
 LARGEST = 64 * 1024**2  # bytes of a ledger that is read
+MOST_JOBS = 10**9
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -57,6 +61,7 @@ def survey(engine: Engine, view: View, now: float) -> Report:
         replace(trace, layer=trace.layer and not _is_gone(trace.folder, local=local))
         for trace in _traces(found, engine.images({SWEEP: None}))
     ]
+    waits, obstacle = _waits(engine, host, view.user)
     told = {trace.id: told_by(Path(trace.folder), trace.id) for trace in traces}
     listed = [
         trace
@@ -77,11 +82,34 @@ def survey(engine: Engine, view: View, now: float) -> Report:
             replace(trace, held=_present(held[item.found.id] for item in trace.held)),
             told[trace.id],
             now,
+            waits,
         )
         for trace in listed
     ]
     strangers = (held[one.id] for one in active if SWEEP not in one.labels)
-    return _ps.report(host, rows, [one for one in _present(strangers) if _runs(one.found)])
+    others = [one for one in _present(strangers) if _runs(one.found)]
+    return _ps.report(host, rows, others, waits, obstacle)
+
+
+def _waits(engine: Engine, host: Host, user: str | None) -> tuple[list[Wait], str | None]:
+    """Return who waits for room on the engine, or why that cannot be told."""
+    try:
+        view, now = _admission.watch(engine, Machine.of(host, ()))
+    except EngineError as error:  # an engine may forbid to list volumes, which tickets are
+        return [], str(error)
+    return [
+        Wait(
+            sweep=place.promise.sweep or "",
+            user=place.user,
+            folder=place.folder,
+            job=small_number(place.attempt[1] or ""),
+            waited_s=max(0.0, now - place.since),
+            wanted=_shortage.wish(view.machine, place.promise),
+            reason=_admission.reason(view, place),
+        )
+        for place in view.places
+        if not place.admitted and user in (None, place.user)
+    ], None
 
 
 def each(ask: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
@@ -170,8 +198,16 @@ def told_by(folder: Path, sweep: str | None = None) -> Told | None:
         rows = tuple(_row(row) for row in ledger["jobs"])
         started = _seconds(ledger.get("started"))
         paths = _sweep_folder.find(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ):
+        return None  # anybody may have written it
     return Told(
         id=str(ledger["sweep"]),
         open=paths is not None,
@@ -194,9 +230,11 @@ def _ledger(path: Path) -> dict[str, Any]:
 
 
 def _row(row: Mapping[str, Any]) -> Row:
-    outcome = row["outcome"]
+    outcome, number = row["outcome"], row["job"]
+    if not isinstance(number, int) or not 0 <= number < MOST_JOBS:
+        raise ValueError("is no number of a job")
     return Row(
-        number=int(row["job"]),
+        number=number,
         outcome=None if outcome is None else str(outcome),
         started=_seconds(row.get("started")),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 
@@ -15,6 +16,11 @@ _DURATION = re.compile(
 LARGEST, LONGEST = 2**63 - 1, 2.0**31
 OLDEST = 36500 * 86400.0  # seconds
 DIGITS = 40  # of a number; more are not looked at
+
+
+def small_number(text: str) -> int | None:
+    """Return the number that up to nine digits are, None of any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def size(value: object) -> int:
@@ -57,6 +63,11 @@ def duration(value: object) -> float:
     if total >= LONGEST:
         raise ValueError("must be less than 596523h")
     return total
+
+
+def whole_seconds(seconds: float) -> int:
+    """Return the whole seconds that a time takes: half a second is one, not none."""
+    return math.ceil(seconds)
 
 
 def age(value: object) -> float:

@@ -40,7 +40,8 @@ def _add_ps(commands: Any) -> None:
         "turn, are done (completed) and have failed; the CPUs and the memory that their containers "
         "use, of those that they were promised; how long the next job has waited; and the process "
         "that looks after the sweep (& in the background). ? stands for what only the user's own "
-        "folder could tell.",
+        "folder could tell, 1+ for at least one. Below that: which jobs wait for room on the "
+        "engine, for how long and for what, and who has it.",
         epilog="Exit code: 0, also where there is none; 1 when the engine does not answer; "
         "130 after Ctrl-C.",
     )

@@ -202,7 +202,7 @@ class DockerLauncherConf:
     cap_add: List[str] = field(default_factory=list)
     cap_drop: List[str] = field(default_factory=lambda: ["ALL"])
 
-    # no-new-privileges:true, seccomp=…, apparmor=…
+    # no-new-privileges:true, seccomp=…, apparmor=…, label=…
     security_opt: List[str] = field(default_factory=lambda: ["no-new-privileges:true"])
 
     # true: the container's own file system cannot be written to (volumes, tmpfs and the output
@@ -218,7 +218,8 @@ class DockerLauncherConf:
     # The OCI runtime, for example nvidia or runsc. null: the engine's default
     runtime: Optional[str] = None
 
-    # bridge, host, none, container:…, or a network's name. null: the engine's default
+    # bridge, host, none, container:…, or the name of a network, which must exist.
+    # null: the engine's default
     network_mode: Optional[str] = None
 
     # name:address, for /etc/hosts. host-gateway as an address means the host.
@@ -271,7 +272,8 @@ class DockerLauncherConf:
     # A job that runs longer is stopped, and has failed. null: no limit
     timeout_min: Optional[float] = None
 
-    # Time between SIGTERM and SIGKILL when a job is stopped: 10s, 1m30s, or seconds.
+    # Time between SIGTERM and SIGKILL when a job is stopped: 10s, 1m30s, or seconds. The engine
+    # counts whole seconds: 500ms is one.
     stop_grace_period: str = "10s"
 
     # Docker's restart policies: no, on-failure[:times], unless-stopped, always. With the last two a

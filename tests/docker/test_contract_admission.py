@@ -97,7 +97,7 @@ def test_gpus_are_leased_to_one_at_a_time(make_spec: MakeSpec) -> None:
     had: list[str] = []
     most: list[int] = []
     failures: list[BaseException] = []
-    lock = threading.Lock()
+    lock, both = threading.Lock(), threading.Event()
     spec = replace(make_spec("true"), gpus=Gpus(count=1))
 
     def launch() -> None:
@@ -116,7 +116,9 @@ def test_gpus_are_leased_to_one_at_a_time(make_spec: MakeSpec) -> None:
                     assert gpu not in had
                     had.append(gpu)
                     most.append(len(had))
-                time.sleep(0.05)
+                    if len(had) == 2:
+                        both.set()
+                assert both.wait(PATIENCE)  # the first one, until another has the other GPU
                 assert asked.holds((job, 1))
                 with lock:
                     had.remove(gpu)

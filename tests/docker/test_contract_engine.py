@@ -12,6 +12,7 @@ import pytest
 from containers import MakeSpec
 from sweep_command import wait_for
 
+from hydra_plugins.hydra_docker_launcher._boundary_values import CAPABILITIES, FLAGS
 from hydra_plugins.hydra_docker_launcher._docker_engine import DockerEngine
 from hydra_plugins.hydra_docker_launcher._engine import ContainerSpec
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError
@@ -217,6 +218,44 @@ def test_stop_is_for_good(engine: DockerEngine, make_spec: MakeSpec, api: docker
         assert not found["State"]["Restarting"]
         assert found["HostConfig"]["RestartPolicy"]["Name"] == "no"
         engine.remove(container)
+
+
+def test_half_a_second_to_end(engine: DockerEngine, make_spec: MakeSpec) -> None:
+    """A container gets the time that it was promised, which the engine counts in whole seconds."""
+    container = run(engine, make_spec("trap 'sleep 0.2; exit 7' TERM; echo up; sleep 60 & wait"))
+    assert next(engine.log_lines(container, None)).endswith(b" up")
+    engine.stop(container, 0.4)
+    state = engine.state(container)
+    assert state is not None
+    assert state.exit_code == 7
+
+
+def test_boundary_values_of_the_engine(
+    api: docker.APIClient, engine: DockerEngine, make_spec: MakeSpec
+) -> None:
+    """What options may say of capabilities, security and tmpfs, this engine takes."""
+    young = ("BPF", "CHECKPOINT_RESTORE", "PERFMON")  # not every engine knows those
+    capabilities = tuple(f"CAP_{name}" for name in CAPABILITIES if name not in ("ALL", *young))
+    flags = ",".join(("size=1m,mode=1777,uid=1,gid=1,nr_inodes=1k", *FLAGS))
+    spec = make_spec("true")
+    boundary = replace(
+        spec.boundary,
+        cap_add=capabilities,
+        security_opt=("no-new-privileges", "no-new-privileges=true", "seccomp=unconfined"),
+        tmpfs=(("/x", flags),),
+    )
+    container = engine.create(replace(spec, boundary=boundary))
+    assert api.inspect_container(container)["HostConfig"]["Tmpfs"] == {"/x": flags}
+    boundary = replace(spec.boundary, security_opt=("systempaths=unconfined",))
+    with pytest.raises(EngineError, match="invalid --security-opt"):  # the command line's own word
+        engine.create(replace(spec, boundary=boundary))
+
+
+def test_networks(engine: DockerEngine) -> None:
+    """The engine knows its networks by their names."""
+    assert {"bridge", "host", "none"} <= set(engine.networks())
+    assert engine.network_exists("bridge")
+    assert not engine.network_exists("hydra-docker-test-no-such-network")
 
 
 def test_what_is_gone(engine: DockerEngine, make_spec: MakeSpec) -> None:

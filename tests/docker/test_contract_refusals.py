@@ -49,6 +49,9 @@ WRONG_VALUES = {
     "volumes=['/tmp:data']": "'data' must be an absolute path in the container, not /",
     "devices=['/dev/no-such']": "there is no device /dev/no-such on this host",
     "env_file=no-such.env": "env_file=no-such.env: cannot be read:",
+    "tmpfs=['/x:size=10gg']": "tmpfs=/x:size=10gg: size must be a size such as 512m, 2g or 50%",
+    "cap_add=[SYS_ADMN]": "did you mean SYS_ADMIN?",
+    "security_opt=['no-new-privilege:true']": "did you mean no-new-privileges?",
     "security_opt=['seccomp=no-such.json']": "cannot read the seccomp profile:",
     "labels={hydra.docker.job: 7}": "hydra.docker.* is the launcher's own",
 }
@@ -60,6 +63,7 @@ IMPOSSIBLE = {
     "less than mem_limit=64m",
     "volumes=['no-such-volume:/data']": "hydra.launcher.volumes: the engine has no volume "
     "'no-such-volume'. Make it (docker volume create no-such-volume), or write ./no-such-volume",
+    "network_mode=hots": "hydra.launcher.network_mode=hots: the engine has no network 'hots'; ",
     "image=localhost:1/no-such-image": "pull the image localhost:1/no-such-image:",
     "pull_policy=never": "The image hydra-docker-test:gone is not on this engine, and "
     "pull_policy=never forbids to pull it.",

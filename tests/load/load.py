@@ -11,15 +11,14 @@ import crowd
 import docker
 import private_engine
 from bench import Bench
-
-MEMORY = 256 * crowd.MIB
+from crowd import MIB, Machine, Share
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--launchers", type=int, default=4)
-    parser.add_argument("--jobs", type=int, default=100)
-    parser.add_argument("--cpus", type=float, nargs="+", default=[0.5, 0.5, 1.0, 2.0])
+    parser.add_argument("--jobs", type=int, default=100, help="of each launcher")
+    parser.add_argument("--seconds", type=float, default=0.2, help="that each job works")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds that all may take")
     arguments = parser.parse_args()
     reason = private_engine.missing()
     if reason is not None:
@@ -28,27 +27,47 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hydra-docker-load-") as folder:
         bench = Bench(Path(folder).resolve(), shared, os.environ["HYDRA_DOCKER_TEST_IMAGE"])
         try:
-            info = bench.api.info()
+            version = bench.api.version()["Version"]
             found = crowd.run(
                 bench,
-                launchers=arguments.launchers,
+                shares=_shares(Machine.of(bench)),
                 jobs=arguments.jobs,
-                cpus=arguments.cpus,
-                memory=MEMORY,
-                kill_after=arguments.jobs // 3,
+                kill_after=max(1, arguments.jobs // 3),
+                limit=arguments.limit,
+                seconds=arguments.seconds,
             )
         finally:
             bench.close()
-    samples = found.samples
+    samples, machine = found.samples, found.machine
+    rivals = crowd.rivals(samples.entries.values(), machine)
     print(
-        f"{arguments.launchers} launchers, {arguments.jobs} jobs each (cpus: {arguments.cpus}), "
+        f"Engine {version}; {arguments.jobs} jobs of {arguments.seconds:g} s each, "
         f"{found.total:.0f} s; {samples.looks} looks at the engine\n"
-        f"promised at most: {samples.cpus:g} of {info['NCPU']} CPUs, "
-        f"{samples.memory / crowd.MIB:.0f} of {info['MemTotal'] / crowd.MIB:.0f} MiB, "
-        f"{samples.at_once} containers at once\n\n{crowd.table(found)}"
+        f"promised at most: {samples.cpus:g} of {machine.cpus} CPUs, "
+        f"{samples.memory / MIB:.0f} of {machine.memory / MIB:.0f} MiB, "
+        f"{samples.at_once} containers at once\n"
+        f"{len(rivals)} times a job waited as one that needs the same was asked for; "
+        f"overtaken: {len(crowd.overtaken(samples.entries.values(), machine))}\n\n"
+        f"{crowd.table(found)}"
     )
-    if samples.cpus > info["NCPU"] or samples.memory > info["MemTotal"]:
-        raise SystemExit("more was promised than the machine has")
+    found.check()
+    if not rivals:
+        raise SystemExit("no job has waited for another launcher's: nothing was tried")
+
+
+def _shares(machine: Machine) -> tuple[Share, ...]:
+    """Return what the jobs of four launchers ask for.
+
+    The last one's need all CPUs. Of those of the second and the third, which need few, memory is
+    enough for one at a time.
+    """
+    small, large = 256 * MIB, machine.memory * 6 // 10
+    return (
+        Share(machine.cpus / 4, small),
+        Share(machine.cpus / 4, large),
+        Share(0.1, large),
+        Share(machine.cpus, small),
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 from fakes import PATIENCE, FakeEngine
 
-from hydra_plugins.hydra_docker_launcher import _admission
+from hydra_plugins.hydra_docker_launcher import _admission, _shortage, _tickets
 from hydra_plugins.hydra_docker_launcher._admission import Admission, Request
 from hydra_plugins.hydra_docker_launcher._capacity import Machine, Promise
 from hydra_plugins.hydra_docker_launcher._engine import (
@@ -26,6 +26,7 @@ from hydra_plugins.hydra_docker_launcher._engine import (
 )
 from hydra_plugins.hydra_docker_launcher._errors import EngineError
 from hydra_plugins.hydra_docker_launcher._option_values import NO_GPUS, Gpus
+from hydra_plugins.hydra_docker_launcher._tickets import Place
 
 MACHINE = Machine(cpus=4, memory=1000, gpus=("A", "B"))
 ELSEWHERE = "another-machine/1 77 5"  # a process that cannot be seen from here
@@ -65,7 +66,7 @@ def occupant(found, number="c"):
 
 
 def place(found, since=0.0, admitted=False, process=ELSEWHERE, seen=None, number="other"):
-    return _admission.Place(
+    return Place(
         id=number,
         name="",
         since=since,
@@ -73,7 +74,7 @@ def place(found, since=0.0, admitted=False, process=ELSEWHERE, seen=None, number
         admitted=admitted,
         process=process,
         promise=Promise.to(found),
-        attempt=tuple(dict(found.labels)[name] for name in _admission._SAME),
+        attempt=tuple(dict(found.labels)[name] for name in _tickets.SAME),
     )
 
 
@@ -128,7 +129,7 @@ def launcher(engine):
 
 
 def post(engine, one, serial=1):
-    ticket = _admission.to_ticket(one, serial, {})
+    ticket = _tickets.to_ticket(one, serial, {})
     engine.noted[f"foreign-{ticket.name}"] = replace(ticket, name=f"foreign-{ticket.name}")
 
 
@@ -363,13 +364,79 @@ def test_never_too_much(engine):
     assert engine.noted == {}
 
 
+# ---- containers that are no sweep's --------------------------------------------------------------
+
+
+REDIS = Occupant("r", "redis", {}, None, 10)
+
+
+def test_who_can_never_start_holds_up_nobody(engine, launcher, caplog, monkeypatch):
+    """A job that does not fit beside a container that may run for good waits alone, and is told."""
+    monkeypatch.setattr(_admission, "TOLD_AFTER", 0.0)
+    engine.others = (REDIS,)
+    all_memory, small = launcher(), launcher()
+    all_memory.ask(spec("a", memory=1000))
+    assert all_memory.waits()
+    small.ask(spec("b", cpus=0.1, memory=10, user="bob"))
+    small.answer()
+
+    told = (
+        "job #0 cannot start while the container redis runs: it asks for 1000b of memory, but 10b "
+        "of 1000b memory is promised to others: the container redis (10b). Lower "
+        "hydra.launcher.mem_limit, or stop it. Others do not wait for it meanwhile"
+    )
+    assert caplog.messages == [told]
+    small.admission.over(small.key)
+    engine.others = ()
+    all_memory.answer()
+
+
+def test_what_waits_for_jobs_is_not_passed(engine, launcher):
+    """Beside what is no sweep's it fits: whoever is younger waits, though a sweep has the room."""
+    engine.others = (REDIS, occupant(spec("long", memory=900)))
+    post(engine, place(spec("old", memory=990), since=1.0))
+    one = launcher()
+    one.ask(spec("t", memory=10))
+    assert one.waits()
+
+
+def test_a_look_into_an_image_is_no_container_for_good(engine, launcher):
+    """It ends by itself: who waits for it keeps its place."""
+    look = Occupant("p", "hydra-docker-preflight-77-0123abcd", {}, 1.0, 500)
+    engine.others = (look,)
+    post(engine, place(spec("old", memory=990), since=1.0))
+    one = launcher()
+    one.ask(spec("t", memory=10))
+    assert one.waits()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "known", "passes"),
+    [
+        (Gpus(all=True), ("A", "B"), True),
+        (Gpus(count=2), ("A", "B"), True),
+        (Gpus(count=1), ("A", "B"), False),
+        (Gpus(ids=("0",)), (), True),
+        # How many there are only those know that ask for some.
+        (Gpus(count=2), (), False),
+    ],
+)
+def test_gpus_of_a_container_for_good(engine, launcher, gpus, known, passes):
+    """The same goes for GPUs that a container has which is no sweep's."""
+    engine.others = (Occupant("j", "jupyter", {}, None, None, Gpus(ids=("0",))),)
+    post(engine, place(spec("old", cpus=4, gpus=gpus), since=1.0))
+    one = launcher(machine=replace(MACHINE, gpus=known))
+    one.ask(spec("t"))
+    assert one.answer() if passes else one.waits()
+
+
 # ---- launchers that are gone ---------------------------------------------------------------------
 
 
 def test_a_killed_launcher_leaves_no_promise(engine, launcher):
     """Its tickets are removed by whoever sees first that its process is gone."""
     process = subprocess.Popen(["sleep", "60"])
-    known = f"{_admission._machine()} {process.pid} {_admission._started(process.pid)}"
+    known = f"{_tickets._machine()} {process.pid} {_tickets._started(process.pid)}"
     post(engine, place(spec("dead", cpus=4), since=1.0, admitted=True, process=known))
     one = launcher()
     one.ask(spec("t"))
@@ -384,7 +451,7 @@ def test_a_killed_launcher_leaves_no_promise(engine, launcher):
 
 def test_a_launcher_that_is_not_heard_of(engine, launcher):
     """Of a process on another machine, its ticket counts as long as it is renewed."""
-    silent = engine.now() - _admission.STALE - 1
+    silent = engine.now() - _tickets.STALE - 1
     post(engine, place(spec("dead", cpus=4), since=1.0, admitted=True, seen=silent))
     one = launcher()
     one.ask(spec("t"))
@@ -392,13 +459,50 @@ def test_a_launcher_that_is_not_heard_of(engine, launcher):
     assert not any("foreign" in name for name in engine.noted)
 
 
+def test_a_launcher_that_is_suspended(engine, launcher):
+    """A process that runs and has not renewed its ticket for long holds up nobody."""
+    silent = engine.now() - _tickets.STALE - 1
+    mine = _tickets.this_process()
+    post(engine, place(spec("stopped", cpus=4), since=1.0, process=mine, seen=silent))
+    one = launcher()
+    one.ask(spec("t"))
+    one.answer()
+    assert not any("foreign" in name for name in engine.noted)
+
+
+def test_a_promise_that_was_not_renewed(engine, launcher):
+    """Who was suspended has lost what it was promised: others have it, and its job asks again."""
+    one = launcher()
+    one.ask(spec())
+    one.answer()
+    assert one.admission.holds(one.key)
+    (known,) = engine.noted
+
+    ticket = one.admission._tickets[one.key]
+    ticket.place = replace(ticket.place, seen=ticket.place.seen - _tickets.STALE - 1)
+    one.admission.poke()
+
+    assert not one.admission.holds(one.key)
+    assert list(engine.noted) == [known]  # not renewed either
+
+
+def test_what_is_left_is_dropped(engine):
+    """Tickets of launchers that are gone can be removed without asking for anything."""
+    post(engine, place(spec("dead"), seen=engine.now() - _tickets.STALE - 1, number="dead"))
+    post(engine, place(spec("alive"), number="alive"))
+    _tickets.drop_left(engine)
+    assert [found.labels["hydra.docker.ticket"] for found in engine.noted.values()] == ["alive"]
+
+
 def test_processes():
     """A process is known by its pid and its start, on this start of this machine."""
-    mine = _admission.this_process()
-    assert _admission.is_alive(mine) is True
-    assert _admission.is_alive(f"{mine}0") is False  # another one has got its number
-    assert _admission.is_alive(ELSEWHERE) is None
-    assert _admission.is_alive("") is None
+    mine = _tickets.this_process()
+    assert _tickets.is_alive(mine) is True
+    assert _tickets.is_alive(f"{mine}0") is False  # another one has got its number
+    assert _tickets.is_alive(ELSEWHERE) is None
+    assert _tickets.is_alive("") is None
+    assert _tickets.is_alive(f"{_tickets._machine()} 0 5") is None
+    assert _tickets.is_alive(f"{_tickets._machine()} {'9' * 30} 5") is None
     assert mine.split()[1] == str(os.getpid())
 
 
@@ -409,15 +513,39 @@ def test_processes():
 def test_a_ticket_is_read_as_it_was_written(gpus):
     """Whatever a ticket says, every launcher reads the same."""
     found = spec("s", cpus=0.1, memory=12, gpus=gpus, share=True)
-    written = place(found, since=12.5, admitted=True, seen=13.25)
-    ticket = _admission.to_ticket(written, 3, {**dict(found.labels), "secret": "no"})
+    written = replace(
+        place(found, since=12.5, admitted=True, seen=13.25), user="ann", folder="/outputs"
+    )
+    labels = {**dict(found.labels), "hydra.docker.folder": "/outputs", "secret": "no"}
+    ticket = _tickets.to_ticket(written, 3, labels)
     assert ticket.labels.keys() & {"secret"} == set()
-    assert _admission.from_ticket(ticket) == replace(written, name=ticket.name)
+    assert _tickets.from_ticket(ticket) == replace(written, name=ticket.name)
 
 
 def test_a_ticket_of_another_version():
     """What cannot be read is no ticket."""
-    assert _admission.from_ticket(Ticket("t", {"hydra.docker.ticket": "x"})) is None
+    assert _tickets.from_ticket(Ticket("t", {"hydra.docker.ticket": "x"})) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cpus", "inf"),
+        ("cpus", "nan"),
+        ("cpus", "-4"),
+        ("memory", "9" * 5000),
+        ("memory", "9" * 400),
+        ("memory", "-1"),
+        ("gpus", "-1"),
+        ("since", "nan"),
+        ("seen", "1e400"),
+    ],
+)
+def test_a_ticket_that_makes_no_sense(name, value):
+    """Anybody can make a ticket: one that nobody can reckon with is none."""
+    ticket = _tickets.to_ticket(place(spec()), 1, {})
+    labels = {**ticket.labels, f"hydra.docker.ticket.{name}": value}
+    assert _tickets.from_ticket(replace(ticket, labels=labels)) is None
 
 
 # ---- what the user is told -----------------------------------------------------------------------
@@ -433,6 +561,7 @@ def test_told_once(engine, launcher, caplog, monkeypatch):
         occupant(spec("10-00-00", 1, cpus=1), "b"),
         Occupant("r", "redis", {}, None, None),
     )
+    engine.before_look = engine.look_again
     one = launcher()
     one.ask(spec("t"))
     assert one.waits()
@@ -442,7 +571,7 @@ def test_told_once(engine, launcher, caplog, monkeypatch):
     )
     assert caplog.messages == [first]
     engine.others = (occupant(spec("11-00-00", cpus=4, user="bob")),)
-    engine.wait_for(lambda: len(caplog.messages) > 1 or engine.look_again())
+    engine.wait_for(lambda: len(caplog.messages) > 1)
     assert caplog.messages[1:] == [
         "job #0 waits: 4 of 4 CPUs are promised to others: bob's train-11-00-00 (4)"
     ]
@@ -459,18 +588,80 @@ def test_not_told_of_its_own_sweep(engine, launcher, caplog, monkeypatch):
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize(
+    "labels", [(), (("hydra.docker.sweep", "s"), ("hydra.docker.user", "ann"))], ids=["none", "own"]
+)
+def test_told_of_a_look_into_an_image(engine, caplog, monkeypatch, labels):
+    """All containers are others to it, its ticket says whose it is, and no option makes it less."""
+    monkeypatch.setattr(_admission, "TOLD_AFTER", 0.0)
+    monkeypatch.setattr(_admission, "TOLD_AGAIN", 0.0)
+    caplog.set_level(logging.INFO, logger="hydra_docker_launcher")
+    engine.others = (Occupant("p", "postgres", {}, 4.0, None),)
+    engine.before_look = engine.look_again
+
+    def wait():
+        with _admission.held(engine, MACHINE, spec(), labels):
+            pass
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    engine.wait_for(lambda: caplog.messages != [])
+    (ticket,) = engine.noted.values()
+    assert ticket.labels.items() >= dict(labels).items()
+    engine.others = (Occupant("q", "hydra-docker-preflight-77-0123abcd", {}, 4.0, 10),)
+    engine.wait_for(lambda: len(caplog.messages) > 1)
+    engine.others = ()
+    thread.join(PATIENCE)
+
+    first = (
+        "The look into the image cannot start while the container postgres runs: it asks for 1 "
+        "CPU, but 4 of 4 CPUs are promised to others: the container postgres (4). Stop it, or set "
+        "hydra.launcher.admission=sweep. Others do not wait for it meanwhile"
+    )
+    second = (
+        "The look into the image waits: 4 of 4 CPUs are promised to others: the container "
+        "hydra-docker-preflight-77-0123abcd (4)"
+    )
+    assert caplog.messages == [first, second]
+
+
 def test_words():
     """Each thing that is short is named, with who has most of it."""
     others = [
         Promise("ann's a", "a", cpus=2, memory=600, gpus=Gpus(ids=("A",))),
         Promise("bob's b", "b", cpus=1, memory=300),
     ]
-    assert _admission.describe(MACHINE, others, ("memory", "GPUs")) == (
+    assert _shortage.describe(MACHINE, others, ("memory", "GPUs")) == (
         "900b of 1000b memory is promised to others: ann's a (600b), bob's b (300b); "
         "1 of 2 GPUs are promised to others: ann's a (1)"
     )
     many = [replace(others[1], holder=f"{n}") for n in range(6)]
-    assert _admission.describe(MACHINE, many, ("CPUs",)).endswith("3 (1) and 2 more")
+    assert _shortage.describe(MACHINE, many, ("CPUs",)).endswith("3 (1) and 2 more")
+
+
+def test_words_of_others():
+    """Names come from other people's labels: they play no tricks on a terminal."""
+    rogue = Promise("\x1b[2Jroot\n's job", "a", cpus=4)
+    assert "\x1b" not in _shortage.describe(MACHINE, [rogue], ("CPUs",))
+    assert "\n" not in _shortage.for_good(MACHINE, rogue, [rogue], ("CPUs",), adjustable=True)
+
+
+def test_what_is_asked_for():
+    """What a container asks for, of all or of what is short."""
+    wanted = Promise("ann's a", "a", cpus=0.5, memory=600, gpus=Gpus(all=True))
+    assert _shortage.wish(MACHINE, wanted) == "0.5 CPUs, 600b of memory, all GPUs"
+    assert _shortage.wish(MACHINE, wanted, ("memory",)) == "600b of memory"
+    one = Promise("ann's a", "a", cpus=1, gpus=Gpus(ids=("A",)))
+    assert _shortage.wish(MACHINE, one) == "1 CPU, 1 GPU"
+    text = _shortage.for_good(
+        MACHINE,
+        wanted,
+        [replace(wanted, holder=str(n)) for n in range(6)],
+        ("CPUs",),
+        adjustable=False,
+    )
+    assert text.startswith("cannot start while 0 and 1 and 2 and 3 and 2 more run: it asks for 0.5")
+    assert "Stop them, or set" in text
 
 
 def test_ctrl_c_at_any_step_leaves_the_lock_free(engine):

@@ -29,6 +29,7 @@ ORDER = (
     "_job",
     "config",
     "_option_values",
+    "_boundary_values",
     "_option_reader",
     "_options",
     "_boundary",
@@ -79,6 +80,8 @@ ORDER = (
     "_delivery",
     # what is promised on an engine, and who gets in next
     "_capacity",
+    "_shortage",
+    "_tickets",
     "_admission",
     # track: the store, and how containers reach it; all of that pinned
     "_mlflow_names",
@@ -219,6 +222,7 @@ def test_plan_is_pure():
         "_plan",
         "_dry_run",
         "_capacity",
+        "_shortage",
         "_units",
         "_harmless",
         "_usage",

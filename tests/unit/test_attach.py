@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from fakes import FakeEngine, FakeTracker, Play, a_job, saved_job, saved_sweep
+from fakes import FakeContainer, FakeEngine, FakeTracker, Play, a_job, saved_job, saved_sweep
 
 from hydra_plugins.hydra_docker_launcher import (
     _attach,
@@ -20,6 +20,7 @@ from hydra_plugins.hydra_docker_launcher import (
     _take_up,
     _watching,
 )
+from hydra_plugins.hydra_docker_launcher._engine import Ticket
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, SweepError, TrackingError
 from hydra_plugins.hydra_docker_launcher._interrupt import Detached
 from hydra_plugins.hydra_docker_launcher._ledger import Ledger
@@ -269,6 +270,32 @@ def test_sync_knows_of_no_end_that_nobody_has_seen(left):
     assert _attach.sync(left.folder, make_tracker=lambda *_: left.tracker) == 0
     assert left.paths.job(0).exists()
     assert left.rows[0]["outcome"] == "lost"
+
+
+def test_containers_with_labels_of_others(left):
+    """Labels are anybody's: a number that is none makes no job, and a container stays."""
+    spec = saved_job(a_job(left.folder / "0")).runnable.spec
+    for name, label in (("job", "²"), ("job", "9" * 5000), ("job", "x"), ("attempt", "²")):
+        labels = {**dict(spec.labels), f"hydra.docker.{name}": label}
+        container = FakeContainer(replace(spec, labels=tuple(labels.items())), Play())
+        left.engine.made[f"{name} {label[:2]}"] = container
+        container.started = True
+    found = _take_up.containers(left.engine, "s", left.ledger)
+    assert {number: container.id for number, container in found.items()} == {0: "attempt ²"}
+    assert left.engine.calls == []
+
+
+def test_tickets_that_are_left(left):
+    """To attach is to look once: what a launcher that is gone has left on the engine goes."""
+    labels = {"hydra.docker.ticket": "t"}
+    values = {"since": 1, "seen": 1, "state": "admitted", "process": "x", "holder": "ann's"}
+    values |= {"cpus": 1, "memory": 1, "gpus": 0, "shared": "no"}
+    labels |= {f"hydra.docker.ticket.{name}": str(value) for name, value in values.items()}
+    left.engine.noted["t"] = Ticket("t", labels)
+    left.sweep()
+    left.job(0, "c0")
+    left.attach()
+    assert left.engine.noted == {}
 
 
 def test_store_that_is_away(left, caplog):

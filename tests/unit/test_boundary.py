@@ -56,6 +56,11 @@ def test_defaults(tmp_path):
             {"security_opt": ["no-new-privileges", "seccomp:unconfined", "apparmor=unconfined"]},
             ["security_opt=[seccomp:unconfined]", "security_opt=[apparmor=unconfined]"],
         ),
+        (
+            {"security_opt": ["no-new-privileges:true", "no-new-privileges:false"]},
+            ["security_opt=[no-new-privileges:true,no-new-privileges:false]"],
+        ),
+        ({"security_opt": ["no-new-privileges:false", "no-new-privileges=true"]}, []),
         ({"network_mode": "host"}, ["network_mode=host"]),
         ({"network_mode": "container:db"}, ["network_mode=container:db"]),
         ({"devices": ["/dev/ptmx"]}, ["devices=[/dev/ptmx:/dev/ptmx:rwm]"]),

@@ -93,6 +93,31 @@ def test_named_gpus():
     }
 
 
+def test_parts_of_gpus():
+    """Parts of a GPU are had side by side; the whole and a part of it are not."""
+    part, other, whole, one = (
+        spec(cpus=0.1, gpus=gpus)
+        for gpus in (
+            Gpus(ids=("MIG-a",)),
+            Gpus(ids=("MIG-b",)),
+            Gpus(ids=("A",)),
+            Gpus(count=1),
+        )
+    )
+    parts = (("MIG-a", "A"), ("MIG-b", "A"))
+    assert packed(Capacity(HOST, -1, ("A",), gpu_parts=parts), part, other, part, whole, one) == {
+        0: Gpus(ids=("MIG-a",)),
+        1: Gpus(ids=("MIG-b",)),
+    }
+    assert packed(Capacity(HOST, -1, ("A",), gpu_parts=parts), whole, part, one) == {
+        0: Gpus(ids=("A",))
+    }
+    assert packed(Capacity(HOST, -1, ("A", "B"), gpu_parts=parts), part, one, one) == {
+        0: Gpus(ids=("MIG-a",)),
+        1: Gpus(ids=("B",)),
+    }
+
+
 def test_all_gpus():
     """A job with all GPUs runs beside none that has any."""
     capacity = Capacity(HOST, -1, ("A", "B"))

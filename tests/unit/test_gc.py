@@ -36,14 +36,22 @@ from hydra_plugins.hydra_docker_launcher import (
     _pinning,
     _start,
 )
+from hydra_plugins.hydra_docker_launcher._capacity import Promise
 from hydra_plugins.hydra_docker_launcher._cli import main
-from hydra_plugins.hydra_docker_launcher._engine import ContainerState, Found, FoundImage, Host
+from hydra_plugins.hydra_docker_launcher._engine import (
+    ContainerState,
+    Found,
+    FoundImage,
+    Host,
+    Ticket,
+)
 from hydra_plugins.hydra_docker_launcher._errors import DockerLauncherError, EngineError
 from hydra_plugins.hydra_docker_launcher._gc_plan import (
     Standing,
     Thing,
 )
 from hydra_plugins.hydra_docker_launcher._preflight import FORMAT
+from hydra_plugins.hydra_docker_launcher._tickets import STALE, Place, to_ticket
 
 # ---- hidden refs ---------------------------------------------------------------------------------
 
@@ -334,6 +342,16 @@ class GcEngine:
     machine: Host = field(default_factory=lambda: replace(HOST, name=os.uname().nodename))
     refuses: Mapping[str, str] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
+    noted: tuple[Ticket, ...] = ()
+
+    def now(self) -> float:
+        return NOW
+
+    def tickets(self, label: str) -> tuple[Ticket, ...]:
+        return tuple(ticket for ticket in self.noted if label in ticket.labels)
+
+    def drop_ticket(self, name: str) -> None:
+        self._remove(name)
 
     def host(self) -> Host:
         return self.machine
@@ -447,6 +465,37 @@ def test_removes_what_was_listed(bench, capsys):
     assert capsys.readouterr().out == "Nothing to remove.\n"
 
 
+def a_ticket(number: str, *, age: float, **labels: str) -> Ticket:
+    since = NOW - age
+    own = Promise("ann's train", ID, cpus=1.0)
+    place = Place(number, "", since, since, False, "elsewhere/1 77 5", own, (ID, "3", "1"))
+    return to_ticket(place, 1, {f"hydra.docker.{name}": text for name, text in labels.items()})
+
+
+def test_tickets(bench, capsys):
+    """Those of launchers that are gone are removed, whatever their age; others are kept."""
+    me = _pinning.identity("host").name
+    left, kept, bobs = (
+        a_ticket("left", age=STALE + 1, user=me, folder=str(bench.folder)),
+        a_ticket("kept", age=STALE - 1, user=me, folder="/elsewhere"),
+        a_ticket("bobs", age=HOUR, user="bob"),
+    )
+    odd = Ticket("odd", {"hydra.docker.ticket": "x"})
+    bench.engine.noted = (left, kept, bobs, odd)
+    assert main(["gc", "--yes", "--only", "tickets"]) == 0
+    out = capsys.readouterr().out
+    assert f"tickets\n  {left.name}  1m    its launcher is gone\n" in out
+    assert f"Kept:\n  tickets {kept.name}: its launcher is there\n" in out
+    assert bench.engine.removed == [left.name]
+
+    assert main(["gc", "--dry-run", "--only", "tickets", "--all-users"]) == 0
+    assert bobs.name in capsys.readouterr().out
+    assert main(["gc", "--dry-run", "--only", "tickets", "--sweep", str(bench.folder)]) == 0
+    out = capsys.readouterr().out
+    assert left.name in out
+    assert kept.name not in out
+
+
 @pytest.mark.parametrize(("answer", "removed"), [("y\n", 6), ("\n", 0), ("no\n", 0), ("", 0)])
 def test_question(bench, capsys, monkeypatch, answer, removed):
     """On a terminal it asks first; only a yes is one."""
@@ -472,7 +521,7 @@ def test_no_terminal(bench, capsys):
     [
         (["--older-than", "soon"], "'soon' must be an age such as 7d, 36h, 1d12h or 30m (d, h, m)"),
         (["--older-than", "-1d"], "expected one argument"),
-        (["--only", "volumes"], "'volumes' is none of containers, images, refs, caches, secrets"),
+        (["--only", "volumes"], "'volumes' is none of containers, images, tickets, refs, "),
         (["--only", ""], "'' is none of"),
     ],
 )

@@ -761,6 +761,29 @@ def test_missing_volume(bench):
     )
 
 
+def test_socket_of_the_engine(bench, tmp_path, caplog):
+    """A volume with the engine's socket is told of, wherever the docker context has it."""
+    (tmp_path / "desktop").mkdir()
+    bench.engine.address = f"unix://{tmp_path}/desktop/docker.sock"
+    bench.sweep(f"hydra.launcher.volumes=['{tmp_path}/desktop:/d']").launch([["lr=1"]], 0)
+    (told,) = [text for text in caplog.messages if "boundary" in text]
+    assert f"/d]: the engine's socket ({tmp_path}/desktop/docker.sock)" in told
+
+
+def test_missing_network(bench):
+    """A network's name that the engine does not know, with the one that was perhaps meant."""
+    bench.engine.network_names = ("bridge", "host", "lab", "none")
+    with pytest.raises(OptionError) as caught:
+        bench.sweep("hydra.launcher.network_mode=hots").launch([["lr=1"]], 0)
+    assert str(caught.value) == (
+        "hydra.launcher.network_mode=hots: the engine has no network 'hots'; valid is: bridge, "
+        "default, host, none, lab, container:NAME; did you mean host?\n"
+        "`docker network create hots` makes it."
+    )
+    assert bench.engine.calls == []
+    bench.sweep("hydra.launcher.network_mode=lab").launch([["lr=1"]], 0)
+
+
 def test_missing_volume_in_a_later_batch(bench):
     """The same in a batch that a sweeper sends later."""
     bench.configure("data: []\n", volumes="data")

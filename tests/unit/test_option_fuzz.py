@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from hydra_plugins.hydra_docker_launcher import _boundary_values as boundary
 from hydra_plugins.hydra_docker_launcher import _option_values as values
 from hydra_plugins.hydra_docker_launcher import _units, config
 from hydra_plugins.hydra_docker_launcher._errors import OptionError
@@ -251,11 +252,13 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "user": values.user,
     "gpus": values.gpus,
     "ulimit": lambda value: values.ulimit("nofile", value),
-    "tmpfs": values.tmpfs,
+    "tmpfs": boundary.tmpfs,
+    "capability": boundary.capability,
+    "network_mode": boundary.network_mode,
     "device": values.device,
     "extra_host": values.extra_host,
     "volume": lambda value: values.volume(value, Path("/")),
-    "security_opt": lambda value: values.security_opt(value, Path("/")),
+    "security_opt": lambda value: boundary.security_opt(value, Path("/")),
     "readable_file": lambda value: values.readable_file(value, Path("/")),
     "restart": values.restart,
     "repository": values.repository,

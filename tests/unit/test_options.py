@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from hydra_plugins.hydra_docker_launcher import _options, config
+from hydra_plugins.hydra_docker_launcher import _boundary_values, _options, config
 from hydra_plugins.hydra_docker_launcher._errors import OptionError
 from hydra_plugins.hydra_docker_launcher._options import (
     Build,
@@ -447,6 +447,11 @@ A_REPOSITORY = (
     "must be a repository's name in small letters and without a tag, for example team/train or "
     "registry.example:5000/team/train"
 )
+A_CAPABILITY = f"there is no such capability; valid is: {', '.join(_boundary_values.CAPABILITIES)}"
+A_KEY = "valid is: apparmor, label, no-new-privileges, seccomp"
+A_LABEL = "valid is: disable, level, role, type, user; did you mean disable?"
+MEANT = "; did you mean no-new-privileges?"
+AN_AMOUNT = "a number, with k, m, g or t (1k = 1024)"
 A_PATH = "must be an absolute path in the container, not /"
 
 
@@ -555,6 +560,37 @@ A_PATH = "must be an absolute path in the container, not /"
             {"ulimits": {"nofile": {"soft": 2, "hard": 1}}},
             "ulimits.nofile={'soft': 2, 'hard': 1}: soft (2) is more than hard (1)",
         ),
+        (
+            {"tmpfs": ["/x:size=10gg"]},
+            "tmpfs=/x:size=10gg: size must be a size such as 512m, 2g or 50% (k, m, g, t)",
+        ),
+        (
+            {"tmpfs": ["/x:mode=0988"]},
+            "tmpfs=/x:mode=0988: mode must be an octal mode such as 1777",
+        ),
+        ({"tmpfs": ["/x:uid=ada"]}, "tmpfs=/x:uid=ada: uid must be a number"),
+        ({"tmpfs": ["/x:nr_inodes=-1"]}, f"tmpfs=/x:nr_inodes=-1: nr_inodes must be {AN_AMOUNT}"),
+        ({"cap_add": ["SYS_ADMN"]}, f"cap_add=SYS_ADMN: {A_CAPABILITY}; did you mean SYS_ADMIN?"),
+        ({"cap_drop": ["CAP_KIL"]}, f"cap_drop=CAP_KIL: {A_CAPABILITY}; did you mean KILL?"),
+        (
+            {"security_opt": ["no-new-privilege:true"]},
+            f"security_opt=no-new-privilege:true: there is no 'no-new-privilege'; {A_KEY}{MEANT}",
+        ),
+        (
+            {"security_opt": ["no-new-privileges=maybe"]},
+            "security_opt=no-new-privileges=maybe: no-new-privileges must be true or false",
+        ),
+        ({"security_opt": ["apparmor"]}, "security_opt=apparmor: must be apparmor=value"),
+        ({"security_opt": ["seccomp="]}, "security_opt=seccomp=: must be seccomp=value"),
+        (
+            {"security_opt": ["systempaths=unconfined"]},
+            f"security_opt=systempaths=unconfined: there is no 'systempaths'; {A_KEY}",
+        ),
+        (
+            {"security_opt": ["label=disabled"]},
+            f"security_opt=label=disabled: label: {A_LABEL}",
+        ),
+        ({"network_mode": "container:"}, "network_mode=container:: must be container:NAME"),
         ({"tmpfs": ["tmp"]}, f"tmpfs=tmp: 'tmp' {A_PATH}"),
         ({"tmpfs": ["/"]}, f"tmpfs=/: '/' {A_PATH}"),
         ({"devices": ["null"]}, f"devices=null: {A_DEVICE}"),
@@ -875,4 +911,59 @@ def test_sweep_wide_option_that_differs(tmp_path):
     assert str(caught.value) == (
         "hydra.launcher.n_jobs must be the same for all jobs of a sweep, but is -1 for job #0 "
         "(a=1) and 2 for job #1 (a=2)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("cap_add", ["SYS_ADMIN", "CAP_SYS_PTRACE", "cap_kill", "ALL"]),
+        ("cap_drop", ["all", "NET_RAW"]),
+        ("security_opt", ["no-new-privileges", "label:type:svirt_t", "apparmor=docker-default"]),
+        ("security_opt", ["no-new-privileges:false", "label=disable", "seccomp=builtin"]),
+    ],
+)
+def test_boundary_values(tmp_path, name, values):
+    """What Docker takes is taken as it stands."""
+    assert getattr(parsed(tmp_path, **{name: values}).job, name) == tuple(values)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "size=64m,mode=1777,uid=1000,gid=100,noexec,nosuid,nodev",
+        "size=50%",
+        "size=1G,nr_inodes=10k",
+        "rw,exec,mpol=interleave",
+        "",
+    ],
+)
+def test_options_of_tmpfs(tmp_path, options):
+    """The options of a tmpfs are those that the kernel takes."""
+    assert parsed(tmp_path, tmpfs=[f"/x:{options}"]).job.tmpfs == (("/x", options),)
+
+
+def test_unknown_option_of_tmpfs(tmp_path):
+    """Any other one is named with the nearest."""
+    told = refusal(tmp_path, tmpfs=["/x:no-exec"])
+    assert told.startswith("hydra.launcher.tmpfs=/x:no-exec: there is no option 'no-exec'; valid ")
+    assert told.endswith("did you mean noexec?")
+
+
+@pytest.mark.parametrize(
+    ("mode", "network"),
+    [
+        (None, None),
+        ("bridge", None),
+        ("host", None),
+        ("none", None),
+        ("default", None),
+        ("container:db", None),
+        ("hots", "hots"),
+    ],
+)
+def test_networks(tmp_path, mode, network):
+    """What is none of Docker's words is a network's name, which the engine is asked for."""
+    assert _boundary_values.network_of(parsed(tmp_path, network_mode=mode).job.network_mode) == (
+        network
     )

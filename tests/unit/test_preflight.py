@@ -131,6 +131,23 @@ def test_questions_about_gpus(capsys, tmp_path, monkeypatch):
     assert facts["gpu_driver"] == "550.54"
 
 
+def test_questions_about_parts_of_gpus(capsys, tmp_path, monkeypatch):
+    """nvidia-smi lists the parts of a GPU (MIG) below it."""
+    command = tmp_path / "nvidia-smi"
+    command.write_text(
+        '#!/bin/sh\ntest "$1" = -L || { echo "GPU-1, A100, 550"; exit; }\n'
+        "echo 'GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-1)'\n"
+        "echo '  MIG 3g.20gb     Device  0: (UUID: MIG-a)'\n"
+        "echo '  MIG 3g.20gb     Device  1: (UUID: MIG-GPU-1/2/0)'\n"
+        "echo 'GPU 1: Tesla T4 (UUID: GPU-2)'\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    exec(compile(QUESTIONS, "<questions>", "exec"), {})
+    facts = json.loads(capsys.readouterr().out.rpartition("\n@facts@")[2])
+    assert facts["gpu_parts"] == [["MIG-a", "GPU-1"], ["MIG-GPU-1/2/0", "GPU-1"]]
+
+
 def test_asked_once(engine, inspect):
     """The same image and user are asked once; another user is another question."""
     assert inspect() == inspect() == FACTS
@@ -240,12 +257,14 @@ def test_engine_that_refuses(engine, inspect):
 def test_gpus(engine, inspect):
     """GPUs are asked for afresh each time, by their ids."""
     there = {"gpus": ["GPU-1", "GPU-2"], "gpu_models": ["A100", "T4"], "gpu_driver": "550.54"}
+    there |= {"gpu_parts": [["MIG-a", "GPU-1"]]}
     engine.answer = lambda spec: said(**there if spec.gpus else {})
 
     assert [inspect(gpus=True).gpus for _ in range(2)] == [("GPU-1", "GPU-2")] * 2
     assert [spec.gpus for spec in engine.probes] == [Gpus(all=True)] * 2
     found = inspect(gpus=True)
     assert (found.gpu_models, found.gpu_driver) == (("A100", "T4"), "550.54")
+    assert found.gpu_parts == (("MIG-a", "GPU-1"),)
     assert inspect().gpus == ()
 
 
@@ -326,6 +345,23 @@ def test_user_that_cannot_write():
     )
     with pytest.raises(OptionError, match=r"cap_add=\[DAC_OVERRIDE\]\.$"):
         check_user(facts(uid=0), 1000, ())
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (("MIG-b",), "the engine's machine has no GPU MIG-b; valid is: 0 to 0, or GPU-1, MIG-a"),
+        (("MIG-a", "0"), "MIG-a is a part of GPU-1"),
+    ],
+)
+def test_parts_of_gpus_that_there_are_not(ids, message):
+    """Where the driver tells of parts, those are meant; a GPU has all its parts already."""
+    parts = (("MIG-a", "GPU-1"),)
+    facts = Facts("python3", "3.11", "1.3", "2.3", 0, 0, (), gpus=("GPU-1",), gpu_parts=parts)
+    check_gpus(facts, Gpus(ids=("MIG-a",)))
+    with pytest.raises(OptionError) as caught:
+        check_gpus(facts, Gpus(ids=ids))
+    assert str(caught.value) == f"hydra.launcher.gpus: {message}"
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from hydra_plugins.hydra_docker_launcher import (
     _team,
     _view_commands,
 )
+from hydra_plugins.hydra_docker_launcher._capacity import Promise
 from hydra_plugins.hydra_docker_launcher._cli import main
 from hydra_plugins.hydra_docker_launcher._doctor import Level
 from hydra_plugins.hydra_docker_launcher._engine import (
@@ -40,6 +41,8 @@ from hydra_plugins.hydra_docker_launcher._engine import (
     FoundImage,
     Grant,
     Host,
+    Occupant,
+    Ticket,
     Use,
 )
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, SweepError, TrackingError
@@ -48,6 +51,7 @@ from hydra_plugins.hydra_docker_launcher._paths import SweepPaths
 from hydra_plugins.hydra_docker_launcher._ps import Amount, By, Jobs, LookedAfter
 from hydra_plugins.hydra_docker_launcher._sweep_folder import Keeper
 from hydra_plugins.hydra_docker_launcher._team import View
+from hydra_plugins.hydra_docker_launcher._tickets import Place, to_ticket
 
 NOW = 1_800_000_000.0
 ID = "20270115-080000-abc123"
@@ -75,6 +79,9 @@ class TeamEngine:
     uses: dict[str, Use] = field(default_factory=dict)
     measured: list[str] = field(default_factory=list)
     stopped: list[tuple[str, float]] = field(default_factory=list)
+    noted: list[Ticket] = field(default_factory=list)
+    #: It refuses to list tickets, with these words.
+    forbids: str | None = None
 
     def run(self, name: str, *, status: str = "running", **labels: object) -> None:
         """Have a container; ``labels`` without their prefix."""
@@ -111,6 +118,28 @@ class TeamEngine:
 
     def facts(self) -> EngineFacts:
         return FACTS
+
+    def tickets(self, label: str) -> tuple[Ticket, ...]:
+        if self.forbids is not None:
+            raise EngineError(self.forbids)
+        return tuple(self.noted)
+
+    def occupants(self) -> tuple[Occupant, ...]:
+        return tuple(
+            Occupant(
+                one.id,
+                one.name,
+                one.labels,
+                self.grants[one.id].cpus,
+                self.grants[one.id].memory,
+                self.grants[one.id].gpus,
+            )
+            for one in self.found
+            if one.status == "running" and one.id in self.grants
+        )
+
+    def now(self) -> float:
+        return NOW
 
 
 def a_layer(sweep: str = ID, folder: str = "", user: str = "bob") -> FoundImage:
@@ -212,7 +241,23 @@ def test_sweep_whose_jobs_all_wait(engine, tmp_path):
     assert [row.sweep for row in survey(engine).sweeps] == [ID]
 
 
-@pytest.mark.parametrize("spoilt", ["none", "not json", "[]", '{"jobs": [1]}', "other", "pipe"])
+#: Ledgers that somebody has written who wishes others no good.
+ROGUES = {
+    name: f'{{"sweep": "{ID}", "user": "bob", "jobs": [{{"job": {number}, "outcome": null}}]}}'
+    for name, number in {
+        "infinite": "Infinity",
+        "no number": "NaN",
+        "huge": "9" * 5000,
+        "large": "9" * 10,
+        "negative": "-1",
+        "text": '"0"',
+    }.items()
+}
+
+
+@pytest.mark.parametrize(
+    "spoilt", ["none", "not json", "[]", '{"jobs": [1]}', "other", "pipe", *ROGUES]
+)
 def test_folder_that_tells_nothing(engine, tmp_path, spoilt):
     """Where a folder cannot be read, or is another sweep's by now, containers alone tell."""
     folder = tmp_path / "sweep"
@@ -223,13 +268,21 @@ def test_folder_that_tells_nothing(engine, tmp_path, spoilt):
     elif spoilt == "other":
         ledger.write_text(json.dumps({"sweep": "another", "jobs": []}))
     elif spoilt != "none":
-        ledger.write_text(spoilt)
+        ledger.write_text(ROGUES.get(spoilt, spoilt))
     engine.run("train-0", sweep=ID, user="bob", job=0, folder=folder)
     (row,) = survey(engine).sweeps
     assert row.jobs == Jobs(running=1)
     assert row.looked_after == LookedAfter(By.UNKNOWN)
     assert row.age_s == 3600
     assert row.waiting_s is None
+
+
+@pytest.mark.parametrize("label", ["", "x", "²", "-1", "9" * 10, "9" * 5000])
+def test_label_that_is_no_number(engine, label):
+    """A container says of itself which job it is; one that says nonsense is none."""
+    engine.run("train-0", sweep=ID, user="bob", job=label)
+    (row,) = survey(engine).sweeps
+    assert (row.jobs, row.containers) == (Jobs(running=0), ("train-0",))
 
 
 def test_order_and_users(engine):
@@ -264,6 +317,81 @@ def test_nothing_is_measured(engine):
     (row,) = survey(engine, use=False).sweeps
     assert engine.measured == []
     assert (row.jobs.running, row.promised.memory, row.used) == (1, 2 * GIB, None)
+
+
+def a_ticket(
+    number: str, *, user: str = "bob", job: int | None = 1, age: float = 90.0, **promise: Any
+) -> Ticket:
+    attempt = (ID, None if job is None else str(job), None if job is None else "1")
+    labels = {
+        "hydra.docker.user": user,
+        "hydra.docker.folder": "/srv/sweep",
+        "hydra.docker.sweep": ID,
+        **({} if job is None else {"hydra.docker.job": str(job), "hydra.docker.attempt": "1"}),
+    }
+    since = NOW - age
+    wanted = Promise(f"{user}'s train", ID, **promise)
+    place = Place(number, "", since, NOW - 1, False, "elsewhere/1 77 5", wanted, attempt)
+    return to_ticket(place, 1, labels)
+
+
+def test_who_waits(engine):
+    """Tickets tell of jobs that wait, also of folders that cannot be read, for what, and why."""
+    engine.run("train-08-0", sweep=ID, user="bob", job=0, folder="/srv/sweep")
+    engine.noted = [
+        a_ticket("a", cpus=3.5, memory=GIB),
+        a_ticket("b", user="ada", job=None, age=20.0, cpus=1.0, memory=GIB),
+        a_ticket("gone", cpus=1.0, age=4000.0),
+    ]
+    dead = {**engine.noted[2].labels, "hydra.docker.ticket.seen": f"{NOW - 4000}"}
+    engine.noted[2] = replace(engine.noted[2], labels=dead)
+    report = survey(engine)
+
+    reason = "1 of 4 CPUs are promised to others: bob's train-08 (1)"
+    wait = _ps.Wait(ID, "bob", "/srv/sweep", 1, 90.0, "3.5 CPUs, 1g of memory", reason)
+    assert report.waits[0] == wait
+    assert report.sweeps[0].waiting_s == 90.0
+    lines = _ps.table(report, None).splitlines()
+    assert lines[1].split()[:6] == ["bob", "abc123", "1", "1+", "?", "?"]
+    other = "4.5 of 4 CPUs are promised to others: bob's train (3.5), bob's train-08 (1)"
+    assert lines[-3:] == [
+        "Waiting for room on this engine:",
+        f"  bob abc123 #1, 1m, for 3.5 CPUs, 1g of memory: {reason}",
+        f"  ada abc123 a look into its image, 20s, for 1 CPU, 1g of memory: {other}",
+    ]
+    assert max(map(len, _ps.table(report, 80).splitlines())) <= 80
+    assert [wait.user for wait in survey(engine, user="ada").waits] == ["ada"]
+    assert _ps.as_json(report)["waits"][0]["waited_s"] == 90
+
+
+def test_who_waits_in_vain(engine):
+    """A job that cannot start beside containers that are no sweep's is told apart."""
+    engine.run("redis")
+    engine.noted = [
+        a_ticket("a", memory=8 * GIB),
+        a_ticket("b", job=2, age=5.0, gpus=Gpus(count=2)),
+        a_ticket("c", job=3, age=1.0, cpus=0.5),
+    ]
+    assert [wait.reason for wait in survey(engine).waits] == [
+        "cannot start as it is: 2g of 8g memory is promised to others: the container redis (2g)",
+        "1 GPUs are promised to others: the container redis (1)",
+        "",
+    ]
+
+
+def test_many_that_wait(engine):
+    """The longest waits are shown, and the others counted."""
+    engine.noted = [a_ticket(f"{number}", job=number, cpus=1) for number in range(13)]
+    assert _ps.table(survey(engine), 80).splitlines()[-1] == "  and 3 more"
+
+
+def test_tickets_that_cannot_be_listed(engine):
+    """The rest is shown all the same."""
+    engine.forbids = "volumes are forbidden here"
+    assert _ps.table(survey(engine), 80).splitlines()[-2:] == [
+        "Waiting for room on this engine:",
+        "  nobody can say: volumes are forbidden here",
+    ]
 
 
 # ---- how it is shown -----------------------------------------------------------------------------
@@ -356,6 +484,7 @@ def test_json(engine, capsys):
         "looked_after": {"by": "unknown", "pid": None, "host": None},
         "containers": ["train-0"],
     }
+    assert told["waits"] == []
     assert told["others"] == {
         "containers": 0,
         "promised": {"cpus": 0, "memory": 0, "gpus": 0, "unlimited": 0},
@@ -699,6 +828,37 @@ def test_folder_that_nobody_else_may_enter(tmp_path, engine, capsys, monkeypatch
     (tmp_path / "sweep.json").symlink_to(tmp_path)
     assert main(["logs", "abc123"]) == 1
     assert "sweep.json cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", [["0"], []], ids=["job", "all"])
+def test_folder_on_another_machine(engine, capsys, jobs):
+    """Where no folder tells whose a sweep is, its containers do."""
+    engine.run("train-0", sweep=ID, user="bob", job=0, folder="/on/another/machine")
+    engine.run("train-1", sweep=ID, user="bob", job=1, folder="/on/another/machine")
+    assert main(["stop", "abc123", *jobs]) == 1
+    error = capsys.readouterr().err
+    assert "The container train-0 is bob's, and you are " in error
+    assert "--others" in error
+    assert engine.stopped == []
+
+    assert main(["stop", "abc123", "--others", *jobs]) == (0 if jobs else 1)
+    assert [name for name, _ in engine.stopped] == ["train-0", *([] if jobs else ["train-1"])]
+    out = capsys.readouterr().out
+    assert jobs or "only its user, where its folder is, can end it" in out
+
+
+def test_own_sweep_on_another_machine(engine, capsys):
+    """One's own can be stopped from any machine that reaches the engine."""
+    me = _pinning.identity("host").name
+    engine.run("train-0", sweep=ID, user=me, job=0, folder="/on/another/machine")
+    assert main(["stop", "abc123"]) == 1  # jobs that wait are its launcher's to stop
+    assert engine.stopped == [("train-0", 3.0)]
+    engine.found = []
+    assert main(["stop", "/on/another/machine"]) == 1
+    assert "There is no folder /on/another/machine here" in capsys.readouterr().err
+    engine.run("train-2", sweep=ID, job=2, folder="/on/another/machine")
+    assert main(["stop", "abc123", "2"]) == 1
+    assert "is nobody's that could be told" in capsys.readouterr().err
 
 
 def test_single_jobs(tmp_path, engine, capsys):

@@ -9,6 +9,8 @@ from hydra_plugins.hydra_docker_launcher._units import (
     show_age,
     show_size,
     size,
+    small_number,
+    whole_seconds,
 )
 
 
@@ -141,3 +143,19 @@ def test_impossible_cpu_number(number):
     """The engine's minimum is a hundredth of a CPU, and there is no limit without a number."""
     with pytest.raises(ValueError, match=r"^must be at least 0.01$"):
         cpu_number(number)
+
+
+@pytest.mark.parametrize(("seconds", "whole"), [(0.0, 0), (0.1, 1), (0.5, 1), (1.0, 1), (2.4, 3)])
+def test_whole_seconds(seconds, whole):
+    """Where only whole seconds count, a time is never cut short."""
+    assert whole_seconds(seconds) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("123456789", 123456789), ("1234567890", None), ("9" * 5000, None), ("²", None)]
+    + [(text, None) for text in ("", "-1", "1.0", " 1", "x")],
+)
+def test_small_numbers(text, number):
+    """What others wrote is a number only where it is a short one of plain digits."""
+    assert small_number(text) == number
