@@ -31,6 +31,7 @@ from . import _capacity
 from ._capacity import Machine, Promise, Room
 from ._engine import ContainerSpec, Engine, Occupant, Ticket
 from ._errors import EngineError
+from ._interrupt import held_back
 from ._option_values import Gpus
 from ._options import LABEL_PREFIX
 from ._units import show_size
@@ -300,7 +301,7 @@ class Admission:
 
     def ask(self, request: Request) -> None:
         """Ask for a job, as long as nothing else is asked for."""
-        with self._changed:
+        with self._locked():
             if self._wish is None:
                 self._wish = request
                 self._changed.notify_all()
@@ -310,29 +311,29 @@ class Admission:
 
     def answer(self) -> tuple[Request, ContainerSpec | EngineError] | None:
         """Return what came of the request: the container to start, or why that cannot be known."""
-        with self._changed:
+        with self._locked():
             return self._answer
 
     def taken(self) -> None:
         """Say that the answer was taken; the next job can be asked for."""
-        with self._changed:
+        with self._locked():
             self._wish = self._answer = None
 
     def over(self, key: tuple[int, int]) -> None:
         """Say that a job's container runs, or never will: its ticket has done its work."""
-        with self._changed:
+        with self._locked():
             self._over.append(key)
             self._changed.notify_all()
 
     def poke(self) -> None:
         """Say that something has ended: there may be room now."""
-        with self._changed:
+        with self._locked():
             self._poked = True
             self._changed.notify_all()
 
     def withdraw(self) -> None:
         """Ask for nothing any more; what was admitted and not taken is given back."""
-        with self._changed:
+        with self._locked():
             wish, self._wish, self._answer = self._wish, None, None
             if wish is not None:
                 self._over.append(wish.key)
@@ -341,11 +342,20 @@ class Admission:
     def stop(self) -> None:
         """Take back all tickets, and end."""
         self.withdraw()
-        with self._changed:
+        with self._locked():
             self._stopped = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock. Ctrl-C comes before that or after it.
+
+        Just as a Condition is entered or left, its lock is held where nothing would release it.
+        """
+        with held_back(), self._changed:
+            yield
 
     # ---- what a job's thread asks ----------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from ._interrupt import held_back
 from ._units import show_size
 
 log = logging.getLogger("hydra_docker_launcher")
@@ -37,14 +38,16 @@ class DiskWatch:
             return
         self._look()
         if not self._told:
-            self._closed.clear()
-            self._thread = threading.Thread(target=self._watch, name="disk", daemon=True)
-            self._thread.start()
+            with held_back():  # Ctrl-C would leave a thread that never starts, or never ends
+                self._closed.clear()
+                self._thread = threading.Thread(target=self._watch, name="disk", daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """May be called twice."""
         if self._thread is not None:
-            self._closed.set()
+            with held_back():
+                self._closed.set()
             self._thread.join()
             self._thread = None
 
