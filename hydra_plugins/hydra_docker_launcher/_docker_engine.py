@@ -53,6 +53,7 @@ from ._engine import (
     Use,
 )
 from ._errors import EngineError, ImageError
+from ._harmless import lines
 from ._interrupt import held_back
 from ._nvidia import Nvidia
 from ._patience import Patience
@@ -214,15 +215,15 @@ class DockerEngine:
                 forcerm=True,
                 decode=True,
             ):
-                for line in values.printable(step.get("stream", "") or step.get("status", "")):
+                for line in lines(step.get("stream", "") or step.get("status", "")):
                     show(line)
                     last = [*last[-19:], line]
                 if "error" in step:
-                    lines = "\n".join(f"  {line}" for line in last)
+                    ending = "\n".join(f"  {line}" for line in last)
                     raise ImageError(
                         f"Could not build the image from {request.dockerfile}: "
-                        f"{step['error'].strip()}\nThe builder's last lines:\n{lines}"
-                        + _refusal.advice(f"{step['error']}\n{lines}")
+                        f"{step['error'].strip()}\nThe builder's last lines:\n{ending}"
+                        + _refusal.advice(f"{step['error']}\n{ending}")
                     )
 
     def push(self, image: str, repository: str, tag: str, show: Show) -> Image:

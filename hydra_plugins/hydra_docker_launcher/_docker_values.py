@@ -27,6 +27,7 @@ from ._engine import (
     Use,
 )
 from ._errors import ImageError
+from ._harmless import one_line
 from ._option_values import NO_GPUS, Gpus
 from ._options import LABEL_PREFIX, VISIBLE_GPUS
 
@@ -451,14 +452,7 @@ def progress(steps: Iterable[dict[str, Any]], doing: str) -> Iterator[str]:
         layer, status = step.get("id", ""), step.get("status", "")
         if status and shown.get(layer) != status:
             shown[layer] = status
-            yield f"{layer}: {status}" if layer else status
-
-
-def printable(text: str) -> Iterator[str]:
-    """Yield the lines of a text that say something, without what moves and colours it."""
-    for line in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).splitlines():
-        if line.strip():
-            yield line.rstrip()
+            yield one_line(f"{layer}: {status}" if layer else status)
 
 
 def is_later(line: bytes, since: str | None) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from . import _ps, _sweep_folder
 from ._engine import Engine, Found, FoundImage
 from ._errors import SweepError
+from ._harmless import one_line
 from ._paths import SweepPaths
 from ._ps import (
     ACTIVE,
@@ -176,7 +177,7 @@ def told_by(folder: Path, sweep: str | None = None) -> Told | None:
         id=str(ledger["sweep"]),
         open=paths is not None,
         started=started,
-        user=None if ledger.get("user") is None else str(ledger["user"]),
+        user=None if ledger.get("user") is None else one_line(str(ledger["user"])),
         rows=rows,
         looked_after=LookedAfter(By.OVER) if paths is None else _looked_after(paths),
     )
@@ -197,7 +198,7 @@ def _row(row: Mapping[str, Any]) -> Row:
     outcome = row["outcome"]
     return Row(
         number=int(row["job"]),
-        outcome=None if outcome is None else str(outcome),
+        outcome=None if outcome is None else one_line(str(outcome)),
         started=_seconds(row.get("started")),
     )
 
