@@ -1483,7 +1483,16 @@ def test_waits_for_others(sweep, admitted):
 
 def test_n_jobs_is_no_leave_to_use_more(sweep, admitted):
     """n_jobs is how many run at once at most: CPUs and memory are not promised twice for it."""
-    admitted(*[sweep.job(number, cpus=2.0) for number in range(5)], n_jobs=5)
+    sweep.plays(**{f"j{number}": WAITS for number in range(5)})
+
+    def end_them():
+        sweep.engine.wait_for(lambda: len(sweep.engine.running) == 2)
+        for number in range(5):
+            sweep.engine.wait_for(lambda number=number: number in sweep.engine.running)
+            sweep.engine.release(number)
+
+    with meanwhile(end_them):
+        admitted(*[sweep.job(number, cpus=2.0) for number in range(5)], n_jobs=5)
     assert sweep.engine.most_at_once == 2
 
 
