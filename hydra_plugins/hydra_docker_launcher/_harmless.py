@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-#: Everything that moves the cursor or worse; colours stay.
-_ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\].*?(\x07|\x1b\\)|[@-Z\\-_])?")
+#: Everything that moves the cursor or worse; colours stay. What looks for an end goes no further
+#: than the next one's beginning: a container may print a megabyte of beginnings.
+_ESCAPES = re.compile(
+    r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(\x07|\x1b\\)|[@-Z\\-_])?"
+)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 #: Control characters but for tab and escape, those of 8 bits too; what turns the direction of
 #: writing around; line ends that only some programs know; halves of characters.

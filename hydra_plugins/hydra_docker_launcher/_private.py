@@ -40,7 +40,8 @@ COMMON = (
     "!hydra.launcher.redact*",
     "!hydra.runtime.*",
 )
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>[\w+.-]+)://(?P<user>[^/@:\s]*)[^/\s]*@")
+#: From the beginning of a word only: a config may have a megabyte of letters in a row.
+_URL_CREDENTIALS = re.compile(r"(?<![\w+.-])(?P<scheme>[\w+.-]+)://(?P<user>[^/@:\s]*)[^/\s]*@")
 
 
 def looks_secret(name: str) -> bool:
