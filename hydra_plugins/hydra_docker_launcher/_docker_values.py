@@ -455,35 +455,6 @@ def progress(steps: Iterable[dict[str, Any]], doing: str) -> Iterator[str]:
             yield one_line(f"{layer}: {status}" if layer else status)
 
 
-def is_later(line: bytes, since: str | None) -> bool:
-    """Tell whether a line, which begins with its time, is later than the time ``since``."""
-    return since is None or line.split(b" ", 1)[0] > since.encode()
-
-
-class Replays:
-    """Finds the lines that the engine sends once more, when it has begun a new file of a log.
-
-    Its follower may then begin at the start of that file again. Lines are known by their times, to
-    the nanosecond, and their words.
-    """
-
-    def __init__(self, memory: int = 50_000) -> None:
-        """Remember so many lines: a file of 10 MB has no more, unless they are very short."""
-        self._memory = memory
-        self._known: dict[int, None] = {}
-        self._latest = b""
-
-    def is_one(self, line: bytes) -> bool:
-        stamp, mark = line.split(b" ", 1)[0], hash(line)
-        if stamp <= self._latest and mark in self._known:
-            return True
-        self._latest = max(self._latest, stamp)
-        self._known[mark] = None
-        if len(self._known) > self._memory:
-            del self._known[next(iter(self._known))]
-        return False
-
-
 def seconds(moment: str) -> float:
     """Return the seconds since the epoch of an RFC 3339 time with nanoseconds."""
     whole, _, fraction = moment.rstrip("Z").partition(".")
