@@ -1,13 +1,14 @@
 """What it costs to measure what containers use. `make bench` runs this.
 
-Prints a Markdown table: one measuring of all containers by the kernel's own files and by the
-engine's statistics, side by side (A B A B …), and what all of it costs a launcher by the minute,
-with the series logged to an MLflow store.
+Prints Markdown tables: one measuring of all containers by the kernel's own files and by the
+engine's statistics, side by side (A B A B …), and what all of it costs a launcher and the engine by
+the minute, with the series logged to an MLflow store, beside a minute in which nothing is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -27,6 +28,8 @@ from hydra_plugins.hydra_docker_launcher._usage_book import UsageBook
 MIB = 1024**2
 ASKED = 10  # containers: an engine may take a second for each answer
 TICKS = 100  # a second, of the times in /proc
+MINUTE = 60.0  # seconds
+REST = 20.0  # seconds in which what was begun comes to its end
 
 
 def main() -> None:
@@ -101,12 +104,24 @@ def cost(work: Callable[[], None], daemons: list[Path]) -> tuple[float, float, f
 
 
 def engine_processes() -> list[Path]:
-    return [
+    """Return the processes of the engine; of several, those that name the folder of its socket."""
+    found = [
         process
         for process in Path("/proc").iterdir()
         if process.name.isdigit()
-        and (process / "comm").read_text().strip() in ("dockerd", "containerd")
+        and content(process / "comm").strip() in (b"dockerd", b"containerd")
     ]
+    address = os.environ.get("DOCKER_HOST", "")
+    folder = bytes(Path(address.removeprefix("unix://")).parent)
+    named = [one for one in found if address and folder in content(one / "cmdline")]
+    return named or found
+
+
+def content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # it has just ended
+        return b""
 
 
 def spent(processes: list[Path]) -> float:
@@ -132,6 +147,11 @@ def by_the_minute(engine: DockerEngine, made: dict[str, ContainerSpec], minutes:
             points += len(series)  # type: ignore[arg-type]
             return True
 
+        daemons = engine_processes()
+        title = f"{len(made)} containers, of one core"
+        print(f"| {title} | launcher | engine | points logged |\n|---|---|---|---|")
+        own, daemon, wall = cost(partial(time.sleep, MINUTE), daemons)
+        print(f"| nothing is measured | {own / wall:.2%} | {daemon / wall:.2%} | |", flush=True)
         book = UsageBook(send, lambda _: None)
         sampler = Sampler(
             engine, lambda job, container, since, it: book.add(job.number, container, since, it)
@@ -140,13 +160,14 @@ def by_the_minute(engine: DockerEngine, made: dict[str, ContainerSpec], minutes:
             job = RunnableJob(number, "", one, JobPaths(Path(folder, str(number))), None)
             book.open(number, container, 1, one)
             sampler.add(job, container, one, None)
-        print("| minute | launcher, of one core | points logged |\n|---|---|---|")
         for minute in range(1, int(minutes) + 1):
-            before, logged, begin = time.process_time(), points, time.monotonic()
-            time.sleep(60)
-            share = (time.process_time() - before) / (time.monotonic() - begin)
-            print(f"| {minute} | {share:.2%} | {points - logged} |", flush=True)
+            logged = points
+            own, daemon, wall = cost(partial(time.sleep, MINUTE), daemons)
+            shares = f"{own / wall:.2%} | {daemon / wall:.2%}"
+            print(f"| minute {minute} | {shares} | {points - logged} |", flush=True)
         sampler.close()
+        book.close()
+        time.sleep(REST)  # until what it was about to log is logged
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from ._capacity import Capacity
 from ._engine import Engine
 from ._errors import SweepError
 from ._execution import MakeEngine, MakeTracker
+from ._harmless import one_line
 from ._interrupt import Detached
 from ._ledger import Ledger
 from ._outcome import End, Outcome
@@ -225,7 +226,7 @@ def ledger_of(folder: Path) -> Ledger:
 
 def summary(ledger: Ledger) -> str:
     """Return how many jobs have ended how, in words."""
-    outcomes = [row["outcome"] or "not ended" for row in ledger.rows.values()]
+    outcomes = [one_line(str(row["outcome"] or "not ended")) for row in ledger.rows.values()]
     counts = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
     return ", ".join(f"{number} {outcome}" for outcome, number in counts.items()) or "no job"
 
@@ -250,7 +251,7 @@ def _with_sweep(
         engine = make_engine()
         _tickets.drop_left(engine)  # nobody else may ever ask for a place on this engine
         attached = Attached(sweep_folder, sweep, make_tracker=make_tracker, background=background)
-        log.info("Sweep %s in %s", sweep.id, sweep.folder)
+        log.info("Sweep %s in %s", one_line(sweep.id), one_line(str(sweep.folder)))
         attached.run(engine, stop=stop)
     finally:
         sweep_folder.release()

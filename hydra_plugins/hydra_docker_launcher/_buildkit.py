@@ -13,6 +13,7 @@ from pathlib import Path
 from . import _refusal
 from ._engine import BuildRequest, Need, Show
 from ._errors import ImageError
+from ._harmless import lines
 
 #: Where distributions put the client, beside PATH.
 _FOLDERS = ("/usr/bin", "/usr/local/bin")
@@ -165,10 +166,10 @@ def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    for line in process.stdout or ():
-        text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).rstrip()
-        if text and _NOISE.fullmatch(text) is None:
-            yield text
+    for piece in process.stdout or ():
+        for line in lines(piece):
+            if _NOISE.fullmatch(line) is None:
+                yield line
 
 
 def _version(text: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from hydra_plugins.hydra_docker_launcher import __version__
 
 from . import _sweep_commands, _view_commands
 from ._errors import DockerLauncherError, ReproduceError
+from ._harmless import one_line, plain
 from ._interrupt import exit_code, taken_as_ctrl_c
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ def _reproduce_run(run_id: str, wish: Wish) -> int:
     )
     if again is None:
         return 0
-    print(f"\n{_report.report(_report.read_back(again, history))}")
+    print(f"\n{plain(_report.report(_report.read_back(again, history)))}")
     print(f"\noutputs in {wish.output}")
     return 0 if _reproduce.completed(again) else FAILED
 
@@ -313,7 +314,7 @@ def _note(parsed: argparse.Namespace) -> int:
         if job.record.source.parent is not None and job.patch is not None:
             patch = _paths.NOTED_PATCH.format(digits)
             _write(patch, job.patch)
-        print("\n" * bool(number) + _note.note(job, config, patch))
+        print("\n" * bool(number) + plain(_note.note(job, config, patch)))
     return 0
 
 
@@ -337,7 +338,7 @@ def _gc(parsed: argparse.Namespace) -> int:
     failed = _gc.remove(engine, going, request.terms)
     print(f"Removed {len(going) - len(failed)} of {len(going)}.")
     for thing, why in failed:
-        print(f"error: {thing.name} is still there: {why}", file=sys.stderr)
+        print(f"error: {one_line(thing.name)} is still there: {why}", file=sys.stderr)
     return FAILED if failed else 0
 
 

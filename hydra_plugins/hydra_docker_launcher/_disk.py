@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from ._interrupt import held_back
 from ._units import show_size
 
 log = logging.getLogger("hydra_docker_launcher")
@@ -38,8 +39,9 @@ class DiskWatch:
             return
         self._look()
         if not self._told:
-            self._thread = threading.Thread(target=self._watch, name="disk", daemon=True)
-            self._thread.start()
+            with held_back():  # Ctrl-C would leave a thread that never starts
+                self._thread = threading.Thread(target=self._watch, name="disk", daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """May be called twice."""

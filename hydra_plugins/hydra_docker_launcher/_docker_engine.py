@@ -31,7 +31,7 @@ from docker.errors import (
 from docker.utils import parse_repository_tag, version_gte
 from urllib3.exceptions import HTTPError
 
-from . import _buildkit, _refusal
+from . import _buildkit, _log_stream, _refusal
 from . import _docker_values as values
 from ._cgroup import Group, Groups
 from ._context import packed
@@ -53,6 +53,7 @@ from ._engine import (
     Use,
 )
 from ._errors import EngineError, ImageError
+from ._harmless import lines
 from ._interrupt import held_back
 from ._nvidia import Nvidia
 from ._patience import Patience
@@ -82,7 +83,6 @@ LOST = (
     tarfile.ReadError,
 )
 ONE_SHOT = "1.41"  # the first version of the API with statistics that take no time
-LONGEST_LINE = 1024 * 1024  # bytes of a line of a container's output
 CHUNK = 64 * 1024  # bytes of an archive that are read at once
 NAMES = 8  # how many are tried for one container
 MISSES = 3  # containers without a cgroup on this machine: then the engine is on another one
@@ -221,15 +221,15 @@ class DockerEngine:
                 forcerm=True,
                 decode=True,
             ):
-                for line in values.printable(step.get("stream", "") or step.get("status", "")):
+                for line in lines(step.get("stream", "") or step.get("status", "")):
                     show(line)
                     last = [*last[-19:], line]
                 if "error" in step:
-                    lines = "\n".join(f"  {line}" for line in last)
+                    ending = "\n".join(f"  {line}" for line in last)
                     raise ImageError(
                         f"Could not build the image from {request.dockerfile}: "
-                        f"{step['error'].strip()}\nThe builder's last lines:\n{lines}"
-                        + _refusal.advice(f"{step['error']}\n{lines}")
+                        f"{step['error'].strip()}\nThe builder's last lines:\n{ending}"
+                        + _refusal.advice(f"{step['error']}\n{ending}")
                     )
 
     def push(self, image: str, repository: str, tag: str, show: Show) -> Image:
@@ -561,7 +561,7 @@ class DockerEngine:
             try:
                 for line in self._log_lines(container, since, follow=follow):
                     # Not always in order: stdout and stderr come each by itself.
-                    since = max(since or "", line.split(b" ", 1)[0].decode("ascii", "replace"))
+                    since = max(filter(None, (since, _log_stream.time_of(line))), default=None)
                     yield line
             except EngineError as error:
                 if not isinstance(error.__cause__, NotFound):
@@ -578,22 +578,7 @@ class DockerEngine:
                 timestamps=True,
                 since=values.seconds(since) if since else None,
             )
-            rest, is_cut = b"", False
-            replays = values.Replays()
-            for chunk in stream:
-                # A line over 16 KiB comes in pieces, each with a time.
-                piece = chunk.partition(b" ")[2] if rest else chunk
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
-                    if values.is_later(line, since) and (is_cut or not replays.is_one(line)):
-                        yield line
-                    is_cut = False
-                if len(rest) >= LONGEST_LINE:  # it may have no end
-                    if values.is_later(rest, since):
-                        yield rest
-                    rest, is_cut = b"", True
-            if rest and not follow and values.is_later(rest, since):
-                yield rest
+            yield from _log_stream.lines(stream, since, to_the_end=not follow)
 
     def state(self, container: str) -> ContainerState | None:
         found = self._look_up(container)

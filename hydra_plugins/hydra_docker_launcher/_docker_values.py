@@ -27,6 +27,7 @@ from ._engine import (
     Use,
 )
 from ._errors import ImageError
+from ._harmless import one_line
 from ._option_values import NO_GPUS, Gpus
 from ._options import LABEL_PREFIX, VISIBLE_GPUS
 from ._units import whole_seconds
@@ -494,43 +495,7 @@ def progress(steps: Iterable[dict[str, Any]], doing: str) -> Iterator[str]:
         layer, status = step.get("id", ""), step.get("status", "")
         if status and shown.get(layer) != status:
             shown[layer] = status
-            yield f"{layer}: {status}" if layer else status
-
-
-def printable(text: str) -> Iterator[str]:
-    """Yield the lines of a text that say something, without what moves and colours it."""
-    for line in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).splitlines():
-        if line.strip():
-            yield line.rstrip()
-
-
-def is_later(line: bytes, since: str | None) -> bool:
-    """Tell whether a line, which begins with its time, is later than the time ``since``."""
-    return since is None or line.split(b" ", 1)[0] > since.encode()
-
-
-class Replays:
-    """Finds the lines that the engine sends once more, when it has begun a new file of a log.
-
-    Its follower may then begin at the start of that file again. Lines are known by their times, to
-    the nanosecond, and their words.
-    """
-
-    def __init__(self, memory: int = 50_000) -> None:
-        """Remember so many lines: a file of 10 MB has no more, unless they are very short."""
-        self._memory = memory
-        self._known: dict[int, None] = {}
-        self._latest = b""
-
-    def is_one(self, line: bytes) -> bool:
-        stamp, mark = line.split(b" ", 1)[0], hash(line)
-        if stamp <= self._latest and mark in self._known:
-            return True
-        self._latest = max(self._latest, stamp)
-        self._known[mark] = None
-        if len(self._known) > self._memory:
-            del self._known[next(iter(self._known))]
-        return False
+            yield one_line(f"{layer}: {status}" if layer else status)
 
 
 def seconds(moment: str) -> float:

@@ -57,7 +57,7 @@ class Finding:
     remedy: str | None = None
 
     def __str__(self) -> str:
-        remedy = f". {self.remedy}" if self.remedy else ""
+        remedy = f". {one_line(self.remedy)}" if self.remedy else ""
         return f"{self.level.value:<8} {self.what}: {one_line(self.state)}{remedy}"
 
 

@@ -18,9 +18,18 @@ DockerLauncherError                 everything below; Hydra prints its message w
 
 from hydra.errors import CompactHydraException
 
+from ._harmless import plain
+
 
 class DockerLauncherError(CompactHydraException):
-    """Root of all errors that this launcher raises."""
+    """Root of all errors that this launcher raises.
+
+    Much of what they say are words of containers, images, engines and other users' files, and who
+    catches one prints it: nothing of it does anything to a terminal.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(plain(message))
 
 
 class OptionError(DockerLauncherError):

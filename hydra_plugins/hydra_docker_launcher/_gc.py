@@ -25,6 +25,7 @@ from ._gc_plan import (
     Terms,
     Thing,
 )
+from ._harmless import one_line
 from ._paths import LEDGER
 from ._repository import Repository, own_environment
 from ._tickets import TICKET, from_ticket, is_left
@@ -268,14 +269,16 @@ def describe(things: Sequence[Thing]) -> str:
 
 def _row(thing: Thing) -> tuple[str, str, str, str]:
     age = "" if thing.age is None else show_age(thing.age)
-    return thing.name, age, "" if thing.size is None else show_size(thing.size), thing.why
+    size = "" if thing.size is None else show_size(thing.size)
+    return one_line(thing.name), age, size, one_line(thing.why)
 
 
 def _kept(things: Sequence[Thing]) -> list[str]:
     reasons: dict[tuple[str, str], list[str]] = {}
     for thing in things:
         if not thing.goes:
-            reasons.setdefault((thing.kind, thing.why), []).append(thing.name)
+            why = one_line(thing.why)
+            reasons.setdefault((thing.kind, why), []).append(one_line(thing.name))
     lines = []
     for (kind, why), names in sorted(reasons.items(), key=lambda item: KINDS.index(item[0][0])):
         which = f"{len(names)} {kind}" if len(names) > NAMES else f"{kind} {', '.join(names)}"

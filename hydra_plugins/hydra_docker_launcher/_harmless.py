@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-#: Everything that moves the cursor or worse; colours stay.
-_ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\].*?(\x07|\x1b\\)|[@-Z\\-_])?")
+#: Everything that moves the cursor or worse; colours stay. What looks for an end goes no further
+#: than the next one's beginning: a container may print a megabyte of beginnings.
+_ESCAPES = re.compile(
+    r"\x1b(?!\[[0-9;]*m)(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(\x07|\x1b\\)|[@-Z\\-_])?"
+)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 #: Control characters but for tab and escape, those of 8 bits too; what turns the direction of
 #: writing around; line ends that only some programs know; halves of characters.
@@ -35,6 +39,16 @@ def plain(text: str) -> str:
     """Return a text to write down: line ends and tabs are all that is left beside what is read."""
     lines = _COLOURS.sub("", text).replace("\r\n", "\n").split("\n")
     return "\n".join(harmless(line).replace("\x1b", "") for line in lines)
+
+
+def lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text that say something, without what moves and colours them.
+
+    What goes back to the beginning of a line, as progress does, begins a new one.
+    """
+    for line in text.splitlines():
+        if shown := plain(line).rstrip():
+            yield shown
 
 
 def one_line(text: str) -> str:

@@ -67,9 +67,9 @@ def held_back() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         found = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
         before = {int(number): act for number, act in found.items() if callable(act)}
-    for number in before:
-        signal.signal(number, note)
     try:
+        for number in before:
+            signal.signal(number, note)
         yield
     finally:
         for number, handler in before.items():

@@ -16,9 +16,12 @@ import omegaconf
 
 from ._engine import Boundary, ContainerSpec, Engine, Image, Limits
 from ._errors import EngineError, ImageError, OptionError
+from ._harmless import one_line, plain
 from ._option_values import Gpus
 
 MAX_OUTPUT = 4 * 1024 * 1024  # characters
+SHOWN = 500  # characters at most, of what goes wrong
+LONGEST = 1000  # characters of a fact
 PYTHONS = ("python3", "python")
 MINIMUM_PYTHON = (3, 9)
 FORMAT = 3  # of the cached files
@@ -271,15 +274,15 @@ def _read(image: Image, executable: str, code: int, output: str) -> Facts:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ImageError(
             f"The image {image.reference} ({image.short}): its {executable} does not run "
-            f"(exit code {code}): {output.strip()[-500:] or 'no output'}"
+            f"(exit code {code}): {output.strip()[-SHOWN:] or 'no output'}"
         ) from None
     if python < MINIMUM_PYTHON:
         raise ImageError(
-            f"The image {image.reference} ({image.short}) has Python {facts['python']}; jobs need "
+            f"The image {image.reference} ({image.short}) has Python {found.python}; jobs need "
             f">= {_dotted(MINIMUM_PYTHON)}"
         )
     if not facts["hydra"]:
-        reason = facts.get("import_error", "")
+        reason = str(facts.get("import_error", ""))[:SHOWN]
         raise ImageError(
             f"The image {image.reference} ({image.short}) has no hydra-core that works "
             f"({reason}).\nAdd `RUN pip install hydra-core=={hydra.__version__}` to its Dockerfile."
@@ -289,17 +292,17 @@ def _read(image: Image, executable: str, code: int, output: str) -> Facts:
 
 def _facts(content: dict[str, object]) -> Facts:
     return Facts(
-        executable=str(content["executable"]),
-        python=str(content["python"]),
-        hydra=str(content["hydra"]),
-        omegaconf=str(content["omegaconf"]),
+        executable=_fact(content["executable"]),
+        python=_fact(content["python"]),
+        hydra=_fact(content["hydra"]),
+        omegaconf=_fact(content["omegaconf"]),
         uid=int(str(content["uid"])),
         gid=int(str(content["gid"])),
         packages=_texts(content.get("packages")),
         gpus=_texts(content.get("gpus")),
         git=_text(content.get("git")),
         ssh=content.get("ssh") is True,
-        passwd=_text(content.get("passwd")),
+        passwd=None if (passwd := content.get("passwd")) is None else plain(str(passwd)),
         gpu_models=_texts(content.get("gpu_models")),
         gpu_driver=_text(content.get("gpu_driver")),
         gpu_parts=_pairs(content.get("gpu_parts")),
@@ -309,7 +312,7 @@ def _facts(content: dict[str, object]) -> Facts:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    return tuple(str(item) for item in value) if isinstance(value, list) else ()
+    return tuple(_fact(item) for item in value) if isinstance(value, list) else ()
 
 
 def _pairs(value: object) -> tuple[tuple[str, str], ...]:
@@ -318,7 +321,12 @@ def _pairs(value: object) -> tuple[tuple[str, str], ...]:
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else _fact(value)
+
+
+def _fact(value: object) -> str:
+    """Return what an image says of itself, to be shown and written down."""
+    return one_line(str(value)[:LONGEST])
 
 
 def _spec(

@@ -75,12 +75,13 @@ COMMON = (
     "!hydra.runtime.*",
 )
 _INTERPOLATIONS = re.compile(r"(\$\{[^{}]*(\{[^{}]*\}[^{}]*)*\})+")
-#: Who logs in, in a URL. A password may have a slash in it; a port and a path look like one.
+#: Who logs in, in a URL. From the beginning of a word only: a config may have a megabyte of letters
+#: in a row. A password may have a slash in it; a port and a path look like one.
 URL_USER = re.compile(
-    r"(?P<scheme>[\w+.-]+)://(?P<user>[^/:\s\[]*)"
-    r"(?::(?P<password>[^/\s]*|(?!\d+/|\$\{)[^\s@'\"<>]*))?@"
+    r"(?<![\w+.-])(?P<scheme>[\w+.-]+)://(?P<user>[^/:\s\[]{0,4096})"
+    r"(?::(?P<password>[^/\s]{0,4096}|(?!\d+/|\$\{)[^\s@'\"<>]{0,4096}))?@"
 )
-_URL_QUERY = re.compile(r"[\w+.-]+://[^\s?#'\"<>]*\?[^\s'\"<>]*")
+_URL_QUERY = re.compile(r"(?<![\w+.-])[\w+.-]+://[^\s?#'\"<>]{0,4096}\?[^\s'\"<>]*")
 _PARAMETER = re.compile(r"(?P<before>[?&;](?P<name>[\w.-]+)=)(?P<value>[^&;#]+)")
 #: Names of parameters of URLs that are secrets there, beside those that are so anywhere.
 _SECRET_PARAMETERS = ("sig", "pwd")

@@ -287,7 +287,7 @@ class SweepRecorder:
         self._tell(saved.job, outcome)
         if outcome.stray is not None:
             self._tell_stray(saved.job, outcome.stray)
-        reserved = Reserved.of(spec.limits, used, outcome.memory_peak)
+        reserved = Reserved.of(spec.limits, used)
         if reserved is not None and outcome.end is End.COMPLETED:
             self._reserved.append(reserved)
         row = _end(outcome, used)

@@ -114,7 +114,8 @@ def describe(job: Job, outcome: Outcome) -> str:
         lines.append(advice)
     peak, limit = outcome.memory_peak, outcome.memory_limit
     if peak and limit and _is_of_interest(outcome, peak, limit):
-        lines.append(f"Memory: at most {show_size(peak)} of mem_limit={show_size(limit)}")
+        limited = f"mem_limit={show_size(limit)}"
+        lines.append(f"Memory: at most {show_size(peak)} of {limited}, with the page cache")
     if has_log(paths):
         lines.append(f"Log: {paths.log}")
         if outcome.error is None:

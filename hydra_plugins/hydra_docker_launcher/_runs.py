@@ -299,7 +299,7 @@ def _job_run_end(job: SavedJob, row: Mapping[str, Any], outcome: Outcome) -> Job
         status=outcome.end.run_status,
         params=_compose.flatten(job.job.plain),
         metrics={
-            **_usage.metrics(row.get("used") or {}, row.get("memory_peak")),
+            **_usage.metrics(row.get("used") or {}),
             **_metrics(outcome),
         },
         tags={name: str(value) for name, value in tags.items() if value is not None},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._errors import SweepError
+from ._harmless import plain
 from ._interrupt import Detached
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _stop_containers(folder: Path, jobs: list[int], me: Owner | None) -> int:
     print(f"stopped: {', '.join(f'#{number}' for number in stopped) or 'no job runs'}")
     remark = _ownership.says_who_records(folder)
     if remark is not None:
-        print(remark)
+        print(plain(remark))
     if jobs:
         return 0
     told = _team.told_by(folder)

@@ -17,6 +17,7 @@ from . import _admission, _ps, _shortage, _sweep_folder
 from ._capacity import Machine
 from ._engine import Engine, Found, FoundImage, Host
 from ._errors import EngineError, SweepError
+from ._harmless import one_line
 from ._paths import SweepPaths
 from ._ps import (
     ACTIVE,
@@ -212,7 +213,7 @@ def told_by(folder: Path, sweep: str | None = None) -> Told | None:
         id=str(ledger["sweep"]),
         open=paths is not None,
         started=started,
-        user=None if ledger.get("user") is None else str(ledger["user"]),
+        user=None if ledger.get("user") is None else one_line(str(ledger["user"])),
         rows=rows,
         looked_after=LookedAfter(By.OVER) if paths is None else _looked_after(paths),
     )
@@ -235,7 +236,7 @@ def _row(row: Mapping[str, Any]) -> Row:
         raise ValueError("is no number of a job")
     return Row(
         number=number,
-        outcome=None if outcome is None else str(outcome),
+        outcome=None if outcome is None else one_line(str(outcome)),
         started=_seconds(row.get("started")),
     )
 

@@ -39,6 +39,9 @@ FAR_LESS = 0.5
 LESS_MEMORY = 256 * 1024**2
 LESS_CPUS = 1.0
 LONG_ENOUGH = 10.0  # seconds; what a shorter job uses is its start, and nobody waits for it
+#: Samples; where fewer could be taken (of hundreds of jobs, by an engine that is far away), its
+#: peak may have been between them.
+ENOUGH = 5
 MOST_LINES = 5
 
 
@@ -62,9 +65,10 @@ class GpuUsed:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What an attempt has used, as far as was seen. ``seconds`` is how long it was looked at.
+    """What an attempt has used, as far as was seen: in ``samples`` of ``seconds``.
 
-    Sizes in bytes. Of ``disk`` and ``network`` all in all: (read, written), (received, sent).
+    Sizes in bytes; memory is without the page cache that the kernel takes back as it likes. Of
+    ``disk`` and ``network`` all in all: (read, written), (received, sent).
     """
 
     seconds: float
@@ -76,6 +80,7 @@ class Used:
     disk: tuple[int, int] | None = None
     network: tuple[int, int] | None = None
     gpus: Mapping[int, GpuUsed] = field(default_factory=dict)
+    samples: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return it as ``sweep.json`` has it."""
@@ -94,22 +99,18 @@ class Used:
                 str(index): {n: value for n, value in asdict(gpu).items() if value is not None}
                 for index, gpu in self.gpus.items()
             }
-        return {**found, "seconds": round(self.seconds, 1)}
+        return {**found, "seconds": round(self.seconds, 1), "samples": self.samples}
 
 
-def metrics(used: Mapping[str, Any], memory_peak: int | None) -> dict[str, float]:
-    """Return means and peaks, from a row of the ledger, as metrics.
-
-    ``memory_peak`` is what the kernel has told the container's own process, which no sample misses.
-    """
+def metrics(used: Mapping[str, Any]) -> dict[str, float]:
+    """Return means and peaks, from a row of the ledger, as metrics: those of the series."""
     if not used:
         return {}
-    peak = max(used["memory"]["peak"], memory_peak or 0)
     found = {
         "cpus_mean": used["cpus"]["mean"],
         "cpus_peak": used["cpus"]["peak"],
         "memory_mean_megabytes": used["memory"]["mean"] / MB,
-        "memory_peak_megabytes": peak / MB,
+        "memory_peak_megabytes": used["memory"]["peak"] / MB,
     }
     if "pids" in used:
         found["pids_peak"] = used["pids"]["peak"]
@@ -210,6 +211,7 @@ class Meter:
                 )
                 for index, gpu in sorted(self.gpus.items())
             },
+            samples=self.samples,
         )
 
     def last(self) -> Point | None:
@@ -324,11 +326,15 @@ class Reserved:
     memory: int
 
     @staticmethod
-    def of(limits: Limits, used: Used | None, memory_peak: int | None) -> Reserved | None:
-        """Return it, or None where not enough is known of the job."""
-        if used is None or used.seconds < LONG_ENOUGH:
+    def of(limits: Limits, used: Used | None) -> Reserved | None:
+        """Return it, or None where not enough is known of the job.
+
+        The peak that the kernel has told the container's own process does not count: it has the
+        page cache in it, so that a job that reads much seems to need all that it may have.
+        """
+        if used is None or used.seconds < LONG_ENOUGH or used.samples < ENOUGH:
             return None
-        return Reserved(limits, used.cpus_peak, max(used.memory_peak, memory_peak or 0))
+        return Reserved(limits, used.cpus_peak, used.memory_peak)
 
 
 def advice(jobs: Iterable[Reserved]) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ._harmless import plain
+
 FAILED = 1
 PAUSE = 2.0  # seconds between two looks of ``ps --watch``
 #: Goes to the upper left corner and clears what is below, as ``watch`` does.
@@ -124,7 +126,7 @@ def _logs(parsed: argparse.Namespace) -> int:
     if _logs.show(folder, wish, lambda line: print(line, flush=parsed.follow)):
         return 0
     print(
-        f"Nobody looks after the sweep, so nothing more comes: hydra-docker attach {folder}",
+        plain(f"Nobody looks after the sweep, so nothing more comes: hydra-docker attach {folder}"),
         file=sys.stderr,
     )
     return FAILED

@@ -17,12 +17,12 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 #: Every module, in the order in which data flows: each may import only those before it.
 ORDER = (
     # words that all others use
+    "_harmless",
     "_errors",
     "_units",
     "_paths",
     "_untrusted",
     "_job_folder",
-    "_harmless",
     "_interrupt",
     "_private",
     "_redaction",
@@ -131,6 +131,7 @@ ORDER = (
     "_refusal",
     "_cgroup",
     "_nvidia",
+    "_log_stream",
     "_docker_values",
     "_patience",
     "_buildkit",
@@ -226,6 +227,7 @@ def test_plan_is_pure():
         "_units",
         "_harmless",
         "_usage",
+        "_log_stream",
         "_private",
         "_provenance",
         "_stray_rules",

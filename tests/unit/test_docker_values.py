@@ -81,15 +81,6 @@ def test_gateway(pools, address):
     assert _docker_values.gateway({"IPAM": {"Config": pools}}) == address
 
 
-def test_replays():
-    """Lines that come once more are left out; those that are only late are not."""
-    replays = _docker_values.Replays(memory=4)
-    sent = ["1 a", "2 b", "2 b", "2 c", "5 e", "4 d", "2 c", "5 e", "4 d", "6 f", "6 f", "1 a"]
-    taken = [line for line in sent if not replays.is_one(line.encode())]
-    # The last one is from longer ago than is remembered.
-    assert taken == ["1 a", "2 b", "2 c", "5 e", "4 d", "6 f", "1 a"]
-
-
 # ---- what runs -----------------------------------------------------------------------------------
 
 

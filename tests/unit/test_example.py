@@ -43,7 +43,7 @@ def run_example(folder: Path, *overrides: str) -> subprocess.CompletedProcess[st
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

@@ -141,7 +141,7 @@ def test_two_sweeps_make_the_store_at_once(tmp_path: Path) -> None:
         for _ in range(2)
     ]
 
-    assert [(sweep.communicate(timeout=60)[1], sweep.returncode) for sweep in sweeps] == [
+    assert [(sweep.communicate(timeout=300)[1], sweep.returncode) for sweep in sweeps] == [
         ("", 0),
         ("", 0),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 from fakes import a_job
@@ -117,6 +118,10 @@ def test_peak_memory(job):
         End.ERROR, "raised X", 1, memory_peak=1024**2 * 3 // 2, memory_limit=1024**3, advice="Do."
     )
     assert describe(job, outcome) == ("job #0 (n=0) error: raised X\nDo.")
+    full = replace(outcome, memory_peak=1024**3)
+    assert describe(job, full) == (
+        "job #0 (n=0) error: raised X\nDo.\nMemory: at most 1g of mem_limit=1g, with the page cache"
+    )
 
 
 def test_peak_memory_that_is_the_cause(job):

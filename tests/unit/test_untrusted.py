@@ -10,6 +10,8 @@ import pathlib
 import random
 import re
 import string
+import subprocess
+import sys
 import tracemalloc
 from types import SimpleNamespace
 
@@ -187,6 +189,37 @@ def test_sparse_files(paths):
         tracemalloc.stop()
     assert peak < 100 * 1024**2
     assert last_lines(paths.log, 1) == ["one"]
+
+
+@pytest.mark.parametrize(
+    "function", ["_harmless.harmless", "_harmless.plain", "_private.without_credentials"]
+)
+def test_long_lines(function):
+    """A line without an end takes no time that grows with the square of its length.
+
+    In a process of its own: nothing else interrupts a regular expression.
+    """
+    module, _, name = function.partition(".")
+    pieces = (
+        "\x1b]",
+        "\x1b[",
+        "\x1b]0;",
+        "\x1b[0",
+        "\x1b]\\",
+        "\x1b[m",
+        "\r",
+        "a",
+        "a.",
+        "://a",
+        "@",
+    )
+    script = (
+        f"from hydra_plugins.hydra_docker_launcher.{module} import {name}\n"
+        f"for piece in {pieces}:\n"
+        f"    {name}('a://b ' + piece * ({2**18} // len(piece)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "/etc/passwd"])

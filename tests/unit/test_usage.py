@@ -66,6 +66,7 @@ def test_used():
             "1": {"memory_peak": 500 * MB, "utilization_mean": 60.0, "utilization_peak": 80.0}
         },
         "seconds": 5.0,
+        "samples": 3,
     }
 
 
@@ -73,7 +74,7 @@ def test_nothing_was_seen():
     """Of a container that has ended before anybody looked, nothing is said."""
     assert meter().used() is None
     assert meter().last() is None
-    assert _usage.metrics({}, 5) == {}
+    assert _usage.metrics({}) == {}
 
 
 def test_what_nobody_tells():
@@ -83,6 +84,7 @@ def test_what_nobody_tells():
         "cpus": {"mean": 0.5, "peak": 0.5},
         "memory": {"mean": MB, "peak": MB},
         "seconds": 1.0,
+        "samples": 1,
     }
 
 
@@ -202,7 +204,7 @@ def test_saved():
 
 
 def test_metrics():
-    """Means and peaks as metrics; the kernel's own peak of the memory counts where it is known."""
+    """Means and peaks as metrics. They are those of the series that is beside them."""
     row = after(ALL).used().as_json()
     expected = {
         "system/used/cpus_mean": 0.5,
@@ -214,18 +216,15 @@ def test_metrics():
         "system/used/gpu_1_utilization_mean_percentage": 40.0,
         "system/used/gpu_1_utilization_peak_percentage": 40.0,
     }
-    assert _usage.metrics(row, None) == expected
-    exact = {**expected, "system/used/memory_peak_megabytes": 110.0}
-    assert _usage.metrics(row, 110 * MB) == exact
+    assert _usage.metrics(row) == expected
 
 
 # ---- what is said in the end ---------------------------------------------------------------------
 
 
-def reserved(cpus=8.0, memory=16 * GIB, *, seconds=60.0, peak=4.0, used=8 * GIB, kernel=None):
+def reserved(cpus=8.0, memory=16 * GIB, *, seconds=60.0, peak=4.0, used=8 * GIB, samples=20):
     limits = Limits(cpus, memory, memory, memory, -1)
-    found = Used(seconds, 0.1, peak, used, used)
-    return Reserved.of(limits, found, kernel)
+    return Reserved.of(limits, Used(seconds, 0.1, peak, used, used, samples=samples))
 
 
 def test_advice():
@@ -247,8 +246,6 @@ def test_advice():
         [reserved()],
         # One of them needs it.
         [reserved(used=GIB, peak=0.1), reserved(used=15 * GIB, peak=8.0)],
-        # A spike that only the kernel has seen.
-        [reserved(used=GIB, kernel=15 * GIB)],
         # Little to be gained.
         [reserved(cpus=1.0, memory=GIB // 4, peak=0.1, used=1024**2)],
     ],
@@ -258,10 +255,14 @@ def test_nothing_to_say(jobs):
     assert _usage.advice(jobs) == ()
 
 
-def test_short_job_says_nothing():
-    """What a job uses that is over in seconds is its start."""
-    assert reserved(seconds=5.0) is None
-    assert Reserved.of(Limits(1, GIB, GIB, GIB, -1), None, GIB) is None
+@pytest.mark.parametrize(
+    ("seconds", "samples", "says"),
+    [(5.0, 20, False), (3600.0, 1, False), (3600.0, 4, False), (10.0, 5, True)],
+)
+def test_who_says_nothing(seconds, samples, says):
+    """What a job uses that is over in seconds is its start; a few samples may have missed it."""
+    assert (reserved(seconds=seconds, samples=samples) is not None) is says
+    assert Reserved.of(Limits(1, GIB, GIB, GIB, -1), None) is None
 
 
 def test_advice_by_limit():
