@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from . import _attempt, _job_files, _job_folder, _plan, _results, _stray, _take_up, _usage
+from ._console import Console
 from ._disk import DiskWatch
 from ._engine import ContainerSpec, ContainerState, Sample
 from ._errors import SweepError
@@ -51,6 +51,7 @@ class SweepRecorder:
         self._sweep = sweep
         self._folder = folder
         self._ledger = ledger
+        self._console = Console()
         self._show_output = show_output
         self._runs = Runs(tracker, sweep)
         self._usage = UsageBook(self._runs.log_series, folder.save_usage)
@@ -223,11 +224,8 @@ class SweepRecorder:
 
     def output(self, job: RunnableJob, text: str) -> None:
         """Show a line of the job's output, without what could play tricks on a terminal."""
-        if not self._show_output:
-            return
-        with self._lock:
-            sys.stdout.write(f"#{job.number} | {harmless(text)}\n")
-            sys.stdout.flush()
+        if self._show_output:
+            self._console.show(f"#{job.number} | {harmless(text)}")
 
     def attempted(
         self,

@@ -109,6 +109,9 @@ class Watch:
         self._may_repeat = True
         self._told_to_stop = False
         self._gave_up = False
+        #: How often in a row its output could not be read or written.
+        self._failures = 0
+        self._told_unwritten = False
         self._timed_out: str | None = None
         self._stopped_by: str | None = None
         self._lock = threading.Lock()
@@ -195,8 +198,7 @@ class Watch:
         try:
             if trouble is not None:
                 self._give_up(trouble)
-            if self._log is not None:
-                self._log.close()
+            self._close_log()
             self._finish(state)
         except Exception as error:  # noqa: BLE001  (the attempt is over; the others go on)
             log.warning("%s: cannot clean up: %s", self.job.title, error)
@@ -218,9 +220,15 @@ class Watch:
 
     def _release(self) -> None:
         self.released = True
-        if self._log is not None:
-            self._log.close()
+        self._close_log()
         self._wake()
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            try:
+                self._log.close()
+            except OSError as error:
+                self._tell_unwritten(error)
 
     def _give_up(self, error: Exception) -> None:
         self._gave_up = True
@@ -307,7 +315,10 @@ class Watch:
             self._started = True
             job = self.job
             self._log = ContainerLog.taken_up(job.paths.log, job.attempt, job.log_limit)
-        self._recorder.started(self.job, self._spec, container)
+        try:
+            self._recorder.started(self.job, self._spec, container)
+        except (OSError, DockerLauncherError) as error:  # no reason to stop what runs
+            log.warning("%s is taken up, but that could not be written down: %s", job.title, error)
         self._goes_on(container)
         self._measure(container)
         if self._runs(container) is not False:
@@ -346,36 +357,56 @@ class Watch:
 
         Raises ``EngineError`` where the engine does not answer for too long.
         """
-        failures = 0
         state: ContainerState | None = None
         over = False
         while True:
             try:
-                for line in self._engine.log_lines(container, file.resume()):
-                    if self._take_line(line, file):
-                        failures = 0
-                if over:  # and all that it has printed was read since
-                    return state
+                written = self._copied(container, file)
+                if over and (written or self._failures >= ENGINE_RETRIES):
+                    return state  # and all that it has printed was read since, if it could be
                 state = self._engine.state(container)
                 over = state is None or not state.running
-                if over:
-                    continue
-                if self._spec.restart.name in FINAL_POLICIES and self._has_ended():
+                if not over and self._spec.restart.name in FINAL_POLICIES and self._has_ended():
                     return self._stop_restarting(container)
             except EngineError:
+                written = False
                 if over:
-                    failures += 1
-                    if failures > ENGINE_RETRIES:
+                    if self._failures >= ENGINE_RETRIES:
                         return state  # though some of its output may be missing
                 else:  # an engine that is away is waited for
-                    failures = min(failures + 1, ENGINE_RETRIES)
                     state = self._engine.state(container)
                     over = state is None or not state.running
-                time.sleep(ENGINE_BACKOFF * 2 ** (failures - 1))
-            else:
+            if written:
                 time.sleep(POLL)
+            else:
+                self._failures = min(self._failures + 1, ENGINE_RETRIES)
+                time.sleep(ENGINE_BACKOFF * 2 ** (self._failures - 1))
             if self.released:
                 raise _Released
+
+    def _copied(self, container: str, file: ContainerLog) -> bool:
+        """Write and show what the container prints, until it pauses or ends.
+
+        False where it cannot be written: the engine keeps it, and is asked for it again.
+        """
+        try:
+            for line in self._engine.log_lines(container, file.resume()):
+                if self._take_line(line, file):
+                    self._failures = 0
+        except OSError as error:
+            self._tell_unwritten(error)
+            return False
+        return True
+
+    def _tell_unwritten(self, error: OSError) -> None:
+        if not self._told_unwritten:
+            log.warning(
+                "%s: container.log cannot be written to (%s). The job goes on; what the log lacks "
+                "is asked for again until its container has ended, while the engine keeps it.",
+                self.job.title,
+                error.strerror or error,
+            )
+        self._told_unwritten = True
 
     def _take_line(self, line: bytes, file: ContainerLog) -> bool:
         """Write and show a line; tell whether it is new."""

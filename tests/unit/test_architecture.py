@@ -23,6 +23,7 @@ ORDER = (
     "_untrusted",
     "_job_folder",
     "_harmless",
+    "_console",
     "_interrupt",
     "_private",
     "_redaction",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import signal
 import threading
 import time
@@ -14,7 +16,13 @@ from pathlib import Path
 import pytest
 from fakes import GIB, HOST, PATIENCE, FakeEngine, Play
 
-from hydra_plugins.hydra_docker_launcher import _admission, _attempt, _running, _watching
+from hydra_plugins.hydra_docker_launcher import (
+    _admission,
+    _attempt,
+    _container_log,
+    _running,
+    _watching,
+)
 from hydra_plugins.hydra_docker_launcher._capacity import Capacity
 from hydra_plugins.hydra_docker_launcher._engine import (
     Boundary,
@@ -425,16 +433,76 @@ def test_unexpected_error_before_the_start(sweep):
 
 
 def test_launcher_cannot_go_on(sweep):
-    """A job that runs cannot be watched any more (a closed pipe): it is stopped, and said so."""
+    """A job that cannot be watched any more (a mistake in here) is stopped, and that is said."""
     sweep.plays(j0=Play(lines=("hello",), waits=True))
-    sweep.notes.broken["output"] = BrokenPipeError(32, "Broken pipe")
+    sweep.notes.broken["output"] = RuntimeError("a bug")
 
-    outcome = Outcome(
-        End.STOPPED,
-        "the launcher could not go on watching it: BrokenPipeError: [Errno 32] Broken pipe",
-    )
+    outcome = Outcome(End.STOPPED, "the launcher could not go on watching it: RuntimeError: a bug")
     assert sweep.run(sweep.job(0)) == [outcome]
     assert sweep.engine.calls == [("create", 0), ("start", 0), ("stop", 0, 7.0)]
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk for container.log that can be full, after it has taken a part of a line."""
+    write, state = _container_log._write, {"full": True, "refused": 0}
+
+    def refuse(handle, content):
+        if state["full"]:
+            os.write(handle, content[:30])
+            state["refused"] += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(handle, content)
+
+    monkeypatch.setattr(_container_log, "_write", refuse)
+    return state
+
+
+def test_log_on_a_full_disk(sweep, full_disk, caplog):
+    """The job runs on; its lines are asked for again, and none is missing when there is room."""
+    sweep.plays(j0=Play(lines=("one", "two"), waits=True, last_lines=("three",)))
+    read = sweep.engine.log_lines
+
+    def until_refused(container, since):
+        if full_disk["refused"] == 2:
+            full_disk["full"] = False
+            sweep.engine.release(0)
+        return read(container, since)
+
+    sweep.engine.log_lines = until_refused
+
+    assert sweep.run(sweep.job(0)) == [COMPLETED]
+    assert sweep.log(0) == ["one", "two", "three"]
+    assert [text for _, text in sweep.notes.lines] == ["one", "two", "three"]
+    assert caplog.messages == [
+        (
+            "job #0: container.log cannot be written to (No space left on device). The job goes on; "
+            "what the log lacks is asked for again until its container has ended, while the engine "
+            "keeps it."
+        )
+    ]
+    assert [call[0] for call in sweep.engine.calls] == ["create", "start", "remove"]
+
+
+def test_log_on_a_disk_that_stays_full(sweep, full_disk):
+    """A job whose output nobody can keep has completed all the same."""
+    sweep.plays(j0=Play(lines=("one",), waits=True))
+    job = sweep.running_job(0)
+    job.paths.private.mkdir()
+    job.paths.result.write_text(json.dumps({"outcome": "completed", "exit_code": 0}))
+    sweep.engine.made["found-0"].over = True
+
+    assert sweep.run(job) == [COMPLETED]
+    assert full_disk["refused"] > 1
+    assert sweep.log(0) == [""]  # the time of a line that has no end
+
+
+def test_taken_up_on_a_full_disk(sweep, caplog):
+    """A container that runs is not stopped because the ledger cannot be written."""
+    sweep.notes.broken["started"] = OSError(errno.ENOSPC, "No space left on device")
+    assert sweep.run(sweep.running_job(0)) == [COMPLETED]
+    assert caplog.messages[0].startswith("job #0 is taken up, but that could not be written down: ")
+    assert sweep.engine.calls == [("remove", 0)]
 
 
 def test_end_could_not_be_recorded(sweep, caplog):
