@@ -392,7 +392,10 @@ class Engine(Protocol):
         """Tell whether there is a named volume."""
 
     def probe(self, spec: ContainerSpec, limit: int) -> tuple[int, str]:
-        """Run a short container, remove it, return its exit code and up to ``limit`` characters."""
+        """Run a short container, remove it, return its exit code and up to ``limit`` characters.
+
+        Raises ``ImageError`` where it does not come to its end within minutes.
+        """
 
     def create(self, spec: ContainerSpec) -> str:
         """Create a container and return its id. A name that is taken gets a suffix.
@@ -428,6 +431,7 @@ class Engine(Protocol):
     def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
         """Follow a container's output until it ends; where the connection is lost, raise at once.
 
+        Ends too when nothing has come for a while: ``state`` tells whether there is more to follow.
         Yields lines without their end: an RFC 3339 time, a space, the text. ``since`` skips what is
         not later than that time.
         """
