@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -35,6 +34,8 @@ log = logging.getLogger("hydra_docker_launcher")
 POLL = 0.1  # seconds between two looks at a container whose output has ended
 ENGINE_RETRIES = 5  # times an engine that does not answer is asked again
 ENGINE_BACKOFF = 1.0  # seconds before the first of them; doubled each time
+LONGEST_PAUSE = 60.0  # seconds between two tries to stop a container
+STOP_PATIENCE = 10.0  # seconds that a stop has to return, once its container has ended
 FINAL_POLICIES = ("always", "unless-stopped")
 #: Errors that come again, however often a job is started.
 _LASTING = (OptionError, SourceError, DataError, TaskError)
@@ -108,10 +109,14 @@ class Watch:
         self._detached = False
         self._may_repeat = True
         self._told_to_stop = False
+        self._stoppers: list[threading.Thread] = []
+        #: Nobody needs the container to be stopped any more.
+        self._unwatched = threading.Event()
         self._gave_up = False
         #: How often in a row its output could not be read or written.
         self._failures = 0
         self._told_unwritten = False
+        self._told_unstopped = False
         self._timed_out: str | None = None
         self._stopped_by: str | None = None
         self._lock = threading.Lock()
@@ -165,20 +170,39 @@ class Watch:
             self._stop_later(container, 0 if now else self._spec.stop_grace_period)
 
     def _stop_later(self, container: str, grace: float) -> None:
-        threading.Thread(target=self._stop_container, args=(container, grace)).start()
+        # A daemon: an engine that hangs must not keep the launcher from ending.
+        stopper = threading.Thread(
+            target=self._stop_container, args=(container, grace), daemon=True
+        )
+        self._stoppers.append(stopper)
+        stopper.start()
         self._told_to_stop = True
 
     def _stop_container(self, container: str, grace: float) -> None:
-        for attempt in range(ENGINE_RETRIES + 1):
+        """Stop the container, and try that again as long as it is watched."""
+        failures = 0
+        while not self._unwatched.is_set():
             try:
                 self._engine.stop(container, grace)
-            except EngineError:
+            except EngineError as error:
                 # Who watches it sees what has become of it; an engine that is away may come back.
-                time.sleep(ENGINE_BACKOFF * 2**attempt)
+                failures += 1
+                if failures > ENGINE_RETRIES and not self._unwatched.is_set():
+                    self._tell_unstopped(error)
+                pause = ENGINE_BACKOFF * 2 ** min(failures - 1, ENGINE_RETRIES)
+                self._unwatched.wait(min(pause, LONGEST_PAUSE))
             else:
                 return
-            if self.over:
-                return
+
+    def _tell_unstopped(self, error: EngineError) -> None:
+        if not self._told_unstopped:
+            log.warning(
+                "%s is to be stopped, but the engine does not stop its container: %s\n"
+                "It is tried again as long as the job runs. Ctrl-C twice leaves it as it is.",
+                self.job.title,
+                error,
+            )
+        self._told_unstopped = True
 
     # ---- its own thread --------------------------------------------------------------------------
 
@@ -198,6 +222,9 @@ class Watch:
         try:
             if trouble is not None:
                 self._give_up(trouble)
+            self._unwatched.set()
+            for stopper in self._stoppers:
+                stopper.join(STOP_PATIENCE)
             self._close_log()
             self._finish(state)
         except Exception as error:  # noqa: BLE001  (the attempt is over; the others go on)
@@ -220,6 +247,7 @@ class Watch:
 
     def _release(self) -> None:
         self.released = True
+        self._unwatched.set()
         self._close_log()
         self._wake()
 
@@ -457,17 +485,20 @@ class Watch:
                 self._engine,
                 self._container,
             )
-            record_end(self._recorder, self.job, self.outcome, self._container, state)
+            recorded = record_end(self._recorder, self.job, self.outcome, self._container, state)
             _job_folder.remove_secrets(self.job.paths)
-            self._clean_up()
-            self._recorder.settled(self.job)
+            if recorded:  # else its container and its file stay for whoever takes it up
+                self._clean_up()
+                self._recorder.settled(self.job)
             return
         delay = _attempt.delay(self.job)
         self.not_before = time.monotonic() + delay
         self.following = following
         self.remains = self._container or self.remains
-        with _told_of_failure(self.job, self.outcome):
+        try:
             self._recorder.attempted(self.job, self.outcome, self._container, state, delay)
+        except Exception as error:  # noqa: BLE001  (a full disk; the job goes on)
+            _tell_unrecorded(self.job, self.outcome, error, "")
         _job_folder.remove_secrets(self.job.paths)
         _job_folder.remove_job_file(self.job.paths)
         self._remove_remains()
@@ -510,21 +541,22 @@ def record_end(
     outcome: Outcome,
     container: str | None,
     state: ContainerState | None,
-) -> None:
-    """Write down how a job has ended; where that fails, the job has ended all the same."""
-    with _told_of_failure(job, outcome):
-        recorder.ended(job, outcome, container, state)
-
-
-@contextmanager
-def _told_of_failure(job: RunnableJob, outcome: Outcome) -> Iterator[None]:
+) -> bool:
+    """Write down how a job has ended; tell whether that is done. It has ended all the same."""
     try:
-        yield
-    except Exception as error:  # noqa: BLE001  (a full disk, a closed terminal)
-        log.error(  # noqa: TRY400  (for the user, without a stack)
-            "%s %s, but that could not be recorded: %s: %s",
-            job.title,
-            outcome.end.value,
-            type(error).__name__,
-            error,
-        )
+        recorder.ended(job, outcome, container, state)
+    except Exception as error:  # noqa: BLE001  (a full disk; the others go on)
+        _tell_unrecorded(job, outcome, error, "\nhydra-docker attach will do that.")
+        return False
+    return True
+
+
+def _tell_unrecorded(job: RunnableJob, outcome: Outcome, error: Exception, then: str) -> None:
+    log.error(
+        "%s %s, but that could not be recorded: %s: %s%s",
+        job.title,
+        outcome.end.value,
+        type(error).__name__,
+        error,
+        then,
+    )

@@ -476,9 +476,9 @@ def test_log_on_a_full_disk(sweep, full_disk, caplog):
     assert [text for _, text in sweep.notes.lines] == ["one", "two", "three"]
     assert caplog.messages == [
         (
-            "job #0: container.log cannot be written to (No space left on device). The job goes on; "
-            "what the log lacks is asked for again until its container has ended, while the engine "
-            "keeps it."
+            "job #0: container.log cannot be written to (No space left on device). The job goes "
+            "on; what the log lacks is asked for again until its container has ended, while the "
+            "engine keeps it."
         )
     ]
     assert [call[0] for call in sweep.engine.calls] == ["create", "start", "remove"]
@@ -506,16 +506,28 @@ def test_taken_up_on_a_full_disk(sweep, caplog):
 
 
 def test_end_could_not_be_recorded(sweep, caplog):
-    """A job that completed has completed, also where that cannot be written down."""
+    """A job that completed has completed, also where that cannot be written down.
+
+    All that it takes to write it down later stays.
+    """
     sweep.notes.broken["ended"] = OSError(28, "No space left on device")
 
     assert sweep.run(sweep.job(0), sweep.job(1), n_jobs=1) == [COMPLETED, COMPLETED]
     assert caplog.messages == [
         f"job #{number} completed, but that could not be recorded: OSError: [Errno 28] No space "
-        "left on device"
+        "left on device\nhydra-docker attach will do that."
         for number in (0, 1)
     ]
-    assert ("remove", 0) in sweep.engine.calls
+    assert [call[0] for call in sweep.engine.calls] == ["create", "start"] * 2
+    assert sweep.notes.forgotten == []
+
+
+def test_end_of_a_job_that_waits_could_not_be_recorded(sweep):
+    """It is not forgotten either."""
+    sweep.plays(j0=Play(exit_code=1, result=None))
+    sweep.notes.broken["ended"] = OSError(28, "No space left on device")
+    sweep.run(sweep.job(0), sweep.job(1), n_jobs=1, fail_fast=True)
+    assert sweep.notes.forgotten == []
 
 
 def test_log_that_is_a_link(sweep, tmp_path):
@@ -720,6 +732,159 @@ def test_engine_that_cannot_stop(sweep):
     outcomes = sweep.run(sweep.job(0, timeout=0.05))
 
     assert [outcome.end for outcome in outcomes] == [End.COMPLETED]
+
+
+def test_engine_that_cannot_stop_for_long(sweep, caplog):
+    """The user is told, and it is tried again as long as the job runs."""
+    sweep.plays(j0=Play(waits=True))
+    stop, refused = sweep.engine.stop, []
+
+    def refuse(container, grace):
+        if len(refused) > _watching.ENGINE_RETRIES:
+            return stop(container, grace)
+        refused.append(grace)
+        raise EngineError("tried to kill container, but did not receive an exit event")
+
+    sweep.engine.stop = refuse
+
+    outcomes = sweep.run(sweep.job(0, timeout=0.01))
+
+    assert outcomes == [Outcome(End.TIMED_OUT, "ran longer than timeout_min=0.000166667", 143)]
+    assert caplog.messages == [
+        (
+            "job #0 is to be stopped, but the engine does not stop its container: tried to kill "
+            "container, but did not receive an exit event\nIt is tried again as long as the job "
+            "runs. Ctrl-C twice leaves it as it is."
+        )
+    ]
+
+
+@pytest.fixture
+def endless(sweep, monkeypatch):
+    """Have containers that nothing ends, whose output has no end either."""
+    monkeypatch.setattr(_running, "KILL_PATIENCE", 0.02)
+    over = threading.Event()
+
+    def block(_container, _since):
+        over.wait(PATIENCE)
+        return iter(())
+
+    sweep.engine.log_lines = block
+    yield over
+    over.set()
+
+
+def test_container_that_cannot_be_ended(sweep, endless, caplog):
+    """After the second Ctrl-C nobody waits for long: it is left to who takes up the sweep."""
+    sweep.plays(j0=Play(waits=True, ignores_sigterm=True))
+
+    def interrupt_twice():
+        sweep.engine.wait_for(lambda: sweep.engine.running == {0})
+        interrupt()
+        sweep.engine.wait_for_call("stop", 0, 7.0)
+        interrupt()
+
+    with meanwhile(interrupt_twice), pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.job(0), sweep.job(1), n_jobs=1)
+
+    assert caplog.messages == [
+        (
+            "job #0 has not come to its end, though its container was to be killed 0.02 s ago. It "
+            "is left as it is, and its end is not known: hydra-docker attach takes it up."
+        )
+    ]
+    assert sweep.notes.ends == {1: (Outcome(End.STOPPED, "not started: Ctrl-C"), None)}
+    endless.set()  # whatever becomes of it now: another process may look after it
+    for thread in threading.enumerate():
+        if thread.name.startswith("job-"):
+            thread.join(PATIENCE)
+    assert list(sweep.notes.ends) == [1]
+    assert sweep.notes.forgotten == [1]
+
+
+def test_stop_of_a_container_that_cannot_be_ended(sweep, endless):
+    """``hydra-docker stop`` then is interrupted: it has not stopped everything."""
+    sweep.plays(j0=WAITS)
+
+    def interrupt_it():
+        sweep.engine.wait_for_call("stop", 0, 7.0)
+        interrupt()
+
+    with meanwhile(interrupt_it), pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.running_job(0), stop="hydra-docker stop", on_interrupt="detach")
+    assert sweep.notes.ends == {}
+
+
+def test_ctrl_c_before_the_first_step(sweep):
+    """Jobs that were just written down have an end: whoever takes up the sweep starts none."""
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.job(0), sweep.job(1), begin=interrupt)
+    stopped = (Outcome(End.STOPPED, "not started: Ctrl-C"), None)
+    assert sweep.notes.ends == {0: stopped, 1: stopped}
+    assert sweep.engine.calls == []
+
+
+def test_ctrl_c_twice_before_the_first_step(sweep):
+    """Containers of another launcher are taken up to be killed."""
+    sweep.plays(j0=Play(waits=True, ignores_sigterm=True))
+
+    def twice():
+        interrupt()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.running_job(0), begin=twice)
+    assert sweep.notes.ends[0][0] == Outcome(End.STOPPED, "Ctrl-C", 137)
+
+
+def test_jobs_that_cannot_be_written_down(sweep):
+    """Then there is nothing to call off."""
+
+    def fail():
+        raise DockerLauncherError("cannot write")
+
+    with pytest.raises(DockerLauncherError, match="cannot write"):
+        sweep.run(sweep.job(0), begin=fail)
+    assert sweep.notes.order == []
+
+
+@pytest.mark.parametrize("step", ["_turn", "_take_up_containers", "_call_off", "_take_out"])
+def test_ctrl_c_at_any_step(sweep, monkeypatch, step):
+    """Wherever it comes, every job has one end, and no container runs."""
+    sweep.plays(j0=WAITS, j1=WAITS)
+    before = getattr(_running._Scheduler, step)
+
+    def interrupted(*arguments, **options):
+        interrupt()
+        return before(*arguments, **options)
+
+    monkeypatch.setattr(_running._Scheduler, step, interrupted)
+
+    def first():
+        if step in ("_call_off", "_take_out"):  # what comes only after it
+            sweep.engine.wait_for(lambda: sweep.engine.running == {0, 1})
+            interrupt()
+
+    with meanwhile(first), pytest.raises(KeyboardInterrupt):
+        sweep.run(*(sweep.job(n) for n in range(3)), n_jobs=2)
+    assert {number: end[0].end for number, end in sweep.notes.ends.items()} == dict.fromkeys(
+        range(3), End.STOPPED
+    )
+    assert sweep.engine.running == set()
+
+
+def test_ctrl_c_at_the_last_step(sweep, monkeypatch):
+    """Who asks for an end gets it, also where the last job has just completed by itself."""
+    take_out = _running._Scheduler._take_out
+
+    def interrupted(scheduler, watch):
+        interrupt()
+        take_out(scheduler, watch)
+
+    monkeypatch.setattr(_running._Scheduler, "_take_out", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.job(0))
+    assert sweep.notes.ends[0][0] == COMPLETED
 
 
 # ---- what stays ----------------------------------------------------------------------------------
