@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = int(parsed.command(parsed))
         sys.stdout.flush()
         return status
-    except OSError:
-        if not is_gone():
+    except OSError as error:
+        if not is_gone(error):
             raise
         return 128 + signal.SIGPIPE  # `| head` has read enough
     except DockerLauncherError as error:
@@ -59,7 +59,10 @@ def _say(words: str) -> None:
     """Print the last words of a command, also where its terminal has been closed."""
     with suppress(OSError):
         print(words, file=sys.stderr)
-    is_gone()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        is_gone(error)
 
 
 class _CommandParser(argparse.ArgumentParser):

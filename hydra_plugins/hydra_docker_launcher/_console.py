@@ -8,14 +8,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
 import sys
 import threading
 from contextlib import suppress
 
 log = logging.getLogger("hydra_docker_launcher")
-
-#: Whoever read it has ended (``| head``); its terminal has been closed.
-GONE = (errno.EPIPE, errno.EIO)
 
 
 class Console:
@@ -39,7 +37,7 @@ class Console:
             except (OSError, ValueError, AttributeError) as error:  # None, where there is none
                 self._open = False
                 reason = getattr(error, "strerror", None) or error
-                _leave(error)
+                is_gone(error)
         log.warning(
             "What jobs print is not shown any more, since standard output cannot be written to "
             "(%s). The sweep goes on; container.log in each job's folder has it.",
@@ -47,27 +45,29 @@ class Console:
         )
 
 
-def is_gone() -> bool:
-    """Tell whether nobody reads standard output any more; its rest then goes nowhere."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError, AttributeError) as error:
-        return _leave(error)
-    return False
-
-
-def _leave(error: BaseException) -> bool:
+def is_gone(error: BaseException) -> bool:
     """Tell whether ``error`` says that nobody reads standard output any more.
 
     What is still written to it then goes nowhere; Python would fail at its own end otherwise.
     """
-    if not (isinstance(error, OSError) and error.errno in GONE):
+    # A disk that fails has the other error as well.
+    hung_up = isinstance(error, OSError) and error.errno == errno.EIO and _is_hung_up()
+    if not (hung_up or isinstance(error, BrokenPipeError)):
         return False
     with suppress(OSError, ValueError, AttributeError):  # it may be no file of the system
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
     return True
+
+
+def _is_hung_up() -> bool:
+    """Tell whether standard output is a terminal that has been closed."""
+    try:
+        output = sys.stdout.fileno()
+        return stat.S_ISCHR(os.fstat(output).st_mode) and not os.isatty(output)
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _write(text: str) -> None:

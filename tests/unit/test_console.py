@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pty
@@ -46,12 +47,18 @@ def test_output_that_nobody_reads(gone, monkeypatch, caplog):
 
 
 def test_is_gone(gone, monkeypatch):
-    """Who finds that out by itself is told so once; Python then has nothing left to fail with."""
+    """Who finds that out by itself is told so; Python then has nothing left to fail with."""
     monkeypatch.setattr(sys, "stdout", gone)
-    with pytest.raises(OSError, match=r"Broken pipe|Input/output error"):
+    with pytest.raises(OSError, match=r"Broken pipe|Input/output error") as caught:
         print("hello", flush=True)
-    assert is_gone()
-    assert not is_gone()
+    assert is_gone(caught.value)
+    print("later", flush=True)
+
+
+def test_other_errors():
+    """A disk that fails has nothing to do with it."""
+    assert not is_gone(OSError(errno.EIO, "Input/output error"))
+    assert not is_gone(OSError(errno.ENOSPC, "No space left on device"))
 
 
 def test_output_that_is_closed(monkeypatch, tmp_path, caplog):
