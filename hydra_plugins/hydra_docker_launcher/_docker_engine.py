@@ -643,7 +643,12 @@ class DockerEngine:
             return None
         abnormal = not values.is_running(state) and state["ExitCode"] != 0
         events = self._events_of(container, state) if abnormal else values.NOTHING
-        return values.state(state, events, unseen=abnormal and "die" not in events.actions)
+        return values.state(
+            state,
+            events,
+            unseen=abnormal and "die" not in events.actions,
+            restarts=found.get("RestartCount") or 0,
+        )
 
     def _events_of(self, container: str, state: dict[str, Any]) -> values.Events:
         """Return what the engine remembers of a container's last run."""

@@ -380,7 +380,9 @@ def events(listed: Iterable[Mapping[str, Any]], since: float) -> Events:
     )
 
 
-def state(found: Mapping[str, Any], events: Events, *, unseen: bool) -> ContainerState:
+def state(
+    found: Mapping[str, Any], events: Events, *, unseen: bool, restarts: int = 0
+) -> ContainerState:
     """Return how a container stands; ``unseen``: the engine has not seen its end."""
     return ContainerState(
         running=is_running(found),
@@ -392,6 +394,8 @@ def state(found: Mapping[str, Any], events: Events, *, unseen: bool) -> Containe
         started_at=found["StartedAt"],
         finished_at=found["FinishedAt"],
         unseen=unseen,
+        restarting=bool(found.get("Restarting")),
+        restarts=restarts,
     )
 
 

@@ -175,6 +175,10 @@ class ContainerState:
     finished_at: str
     #: The engine was not up itself when it ended, and has made up its exit code.
     unseen: bool = False
+    #: It has just died, as exit code and ``oom_killed`` tell, and is about to be started again.
+    restarting: bool = False
+    #: How often the engine has started it again since it was itself started, or asked to start it.
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -547,7 +547,8 @@ def _alone(store: Store) -> Iterator[None]:
                     f"The folder {store.database.parent} of the MLflow store has been locked by "
                     f"another process for {_LOCK_PATIENCE_S:g} s. A launcher locks it for moments "
                     "only; a job may do it for good. See who it is (fuser "
-                    f"{store.database.parent}), and end it."
+                    f"{store.database.parent}), and end it.",
+                    transient=True,
                 )
             time.sleep(_LOCK_PAUSE_S)
         yield

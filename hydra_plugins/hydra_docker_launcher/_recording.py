@@ -227,6 +227,9 @@ class SweepRecorder:
         )
         self._usage.open(job.number, container, job.attempt, spec)
 
+    def timing_out(self, job: RunnableJob, container: str) -> None:
+        self._ledger.update(job.number, overtime=container)
+
     def sampled(self, job: RunnableJob, container: str, started: float, sample: Sample) -> None:
         self._usage.add(job.number, container, started, sample)
 

@@ -37,6 +37,11 @@ ENGINE_BACKOFF = 1.0  # seconds before the first of them; doubled each time
 LONGEST_PAUSE = 60.0  # seconds between two tries to stop a container
 STOP_PATIENCE = 10.0  # seconds that a stop has to return, once its container has ended
 FINAL_POLICIES = ("always", "unless-stopped")
+#: Policies that have no end of their own, where no number says it.
+ENDLESS_POLICIES = (*FINAL_POLICIES, "on-failure")
+#: How often a container that dies by itself is started again by its policy, unless that has a
+#: number: policies are for outages, and those do not count.
+MOST_RESTARTS = 3
 #: Errors that come again, however often a job is started.
 _LASTING = (OptionError, SourceError, DataError, TaskError)
 
@@ -117,7 +122,7 @@ class Watch:
         self._failures = 0
         self._told_unwritten = False
         self._told_unstopped = False
-        self._timed_out: str | None = None
+        self._timed_out = self._overtime() if job.overtime else None
         self._stopped_by: str | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"job-{job.number}", daemon=True)
@@ -137,8 +142,21 @@ class Watch:
     def time_out(self) -> None:
         """End the container because its time is over."""
         self.deadline = None
-        minutes = (self.job.timeout or 0) / 60
-        self._end(timed_out=f"ran longer than timeout_min={minutes:g}")
+        with self._lock:
+            container = None if self._settled else self._container
+        if container is not None:
+            try:
+                self._recorder.timing_out(self.job, container)
+            except (OSError, DockerLauncherError) as error:
+                log.warning(
+                    "%s: its time is over, but that could not be written down: %s",
+                    self.job.title,
+                    error,
+                )
+        self._end(timed_out=self._overtime())
+
+    def _overtime(self) -> str:
+        return f"ran longer than timeout_min={(self.job.timeout or 0) / 60:g}"
 
     def stop(self, reason: str, *, now: bool = False) -> None:
         """End the container: SIGTERM, and SIGKILL after its grace period (``now``: at once)."""
@@ -394,8 +412,8 @@ class Watch:
                     return state  # and all that it has printed was read since, if it could be
                 state = self._engine.state(container)
                 over = state is None or not state.running
-                if not over and self._spec.restart.name in FINAL_POLICIES and self._has_ended():
-                    return self._stop_restarting(container)
+                if state is not None and state.running and self._is_final(state):
+                    return self._stop_restarting(container, state)
             except EngineError:
                 written = False
                 if over:
@@ -455,15 +473,43 @@ class Watch:
             self._recorder.output(self.job, line.partition(b" ")[2].decode("utf-8", "replace"))
         return new
 
-    def _has_ended(self) -> bool:
-        return is_final(_outcome.read_result(self.job.paths.result))
+    def _is_final(self, state: ContainerState) -> bool:
+        """Tell whether a container that its policy goes on with is not to run again."""
+        return self._has_ended() or self._dies_again(state)
 
-    def _stop_restarting(self, container: str) -> ContainerState | None:
-        """End a container whose job has come to its end, but whose policy starts it again."""
+    def _has_ended(self) -> bool:
+        final = self._spec.restart.name in FINAL_POLICIES
+        return final and is_final(_outcome.read_result(self.job.paths.result))
+
+    def _dies_again(self, state: ContainerState) -> bool:
+        """Tell whether it has just died once more, and would do so without end."""
+        policy = self._spec.restart
+        endless = policy.name in ENDLESS_POLICIES and policy.retries == 0
+        return endless and state.restarting and state.restarts > MOST_RESTARTS
+
+    def _stop_restarting(self, container: str, seen: ContainerState) -> ContainerState | None:
+        """End a container that its policy starts again, and return how it has ended by itself.
+
+        ``seen`` is how it stood before.
+        """
+        ended = self._has_ended()
         self._engine.stop(container, self._spec.stop_grace_period)
         state = self._engine.state(container)
-        result = _outcome.read_result(self.job.paths.result)
-        return None if state is None else _outcome.before_restart(state, result)
+        if state is None:
+            return None
+        if ended:
+            result = _outcome.read_result(self.job.paths.result)
+            return _outcome.before_restart(state, result)
+        log.warning(
+            "%s: its container has died %d times in a row, and is not started again "
+            "(hydra.launcher.restart=%s is for outages)",
+            self.job.title,
+            seen.restarts,
+            self._spec.restart.name,
+        )
+        return replace(
+            seen, running=False, restarting=False, oom_killed=seen.oom_killed or state.oom_killed
+        )
 
     # ---- at its end ------------------------------------------------------------------------------
 

@@ -88,6 +88,9 @@ class Notes:
     def started(self, job, spec, container):
         self._note("started", job)
 
+    def timing_out(self, job, container):
+        self._note("timing_out", job)
+
     def sampled(self, job, container, started, sample):
         self.samples.append((job.number, container, sample))
         self._note("sampled", job)
@@ -603,6 +606,27 @@ def test_timeout(sweep):
     assert ("stop", 0, 7.0) in sweep.engine.calls
 
 
+def test_timeout_is_written_down_first(sweep):
+    """A launcher that is killed while the job ends could tell nobody otherwise."""
+    sweep.plays(j0=Play(waits=True))
+    stop = sweep.engine.stop
+
+    def look(container, grace):
+        assert sweep.notes.order[-1] == ("timing_out", 0)
+        stop(container, grace)
+
+    sweep.engine.stop = look
+    assert sweep.run(sweep.job(0, timeout=0.01))[0].end is End.TIMED_OUT
+
+
+def test_timeout_of_a_launcher_that_was_killed(sweep):
+    """Whoever takes up its container knows why it has ended, and whether to run it again."""
+    sweep.plays(j0=Play(exit_code=143, result=None))
+    job = replace(sweep.running_job(0, timeout=3600.0), overtime=True)
+    sweep.engine.made["found-0"].over = True
+    assert sweep.run(job) == [Outcome(End.TIMED_OUT, "ran longer than timeout_min=60", 143)]
+
+
 def test_time_of_waiting_does_not_count(sweep):
     """The clock of a job starts with its container."""
     sweep.plays(j0=Play(waits=True), j1=Play(waits=True))
@@ -1006,6 +1030,51 @@ def test_policies_that_never_end(sweep, policy, result, outcome):
 
     assert sweep.run(job) == [outcome]
     assert ("stop", 0, 7.0) in sweep.engine.calls
+
+
+DIES = Play(exit_code=139, result=None, restarts=100, dies=True)
+
+
+@pytest.mark.parametrize("policy", ["always", "unless-stopped", "on-failure"])
+@pytest.mark.parametrize(
+    ("play", "end"),
+    [
+        (DIES, End.EXITED),
+        (replace(DIES, exit_code=137, oom_killed=True), End.OUT_OF_MEMORY),
+        (replace(DIES, exit_code=0), End.EXITED),
+    ],
+)
+def test_container_that_dies_again_and_again(sweep, caplog, policy, play, end):
+    """Policies are for outages: what dies by itself each time is ended, as its last death says."""
+    sweep.plays(j0=play)
+
+    (outcome,) = sweep.run(sweep.job(0, restart=policy))
+
+    assert (outcome.end, outcome.exit_code) == (end, play.exit_code)
+    assert caplog.messages == [
+        (
+            "job #0: its container has died 4 times in a row, and is not started again "
+            f"(hydra.launcher.restart={policy} is for outages)"
+        )
+    ]
+    assert ("stop", 0, 7.0) in sweep.engine.calls
+
+
+def test_container_that_dies_is_run_again_by_cause(sweep):
+    """After that come the retries, with more memory where that is the cause."""
+    sweep.plays(j0=(replace(DIES, exit_code=137, oom_killed=True), Play()))
+    assert sweep.run(sweep.job(0, restart="always", oom=1, mem_factor=2)) == [COMPLETED]
+    assert [made.spec.limits.memory for made in sweep.engine.made.values()] == [GIB, 2 * GIB]
+
+
+def test_restarts_that_have_a_number(sweep):
+    """on-failure:9 is the engine's to count."""
+    sweep.plays(j0=replace(DIES, restarts=9))
+    job = sweep.job(0)
+    job = replace(job, spec=replace(job.spec, restart=Restart("on-failure", 9)))
+    (outcome,) = sweep.run(job)
+    assert outcome.end is End.EXITED
+    assert [call[0] for call in sweep.engine.calls] == ["create", "start"]
 
 
 # ---- retries -------------------------------------------------------------------------------------
@@ -1716,7 +1785,15 @@ def test_waits_for_others(sweep, admitted):
 
 def test_n_jobs_is_no_leave_to_use_more(sweep, admitted):
     """n_jobs is how many run at once at most: CPUs and memory are not promised twice for it."""
-    admitted(*[sweep.job(number, cpus=2.0) for number in range(5)], n_jobs=5)
+    sweep.plays(j0=WAITS, j1=WAITS)
+
+    def end_the_first():
+        sweep.engine.wait_for(lambda: sweep.engine.running == {0, 1})
+        sweep.engine.release(0)
+        sweep.engine.release(1)
+
+    with meanwhile(end_the_first):
+        admitted(*[sweep.job(number, cpus=2.0) for number in range(5)], n_jobs=5)
     assert sweep.engine.most_at_once == 2
 
 
