@@ -192,8 +192,8 @@ class Watch:
         stopper = threading.Thread(
             target=self._stop_container, args=(container, grace), daemon=True
         )
-        self._stoppers.append(stopper)
         stopper.start()
+        self._stoppers.append(stopper)
         self._told_to_stop = True
 
     def _stop_container(self, container: str, grace: float) -> None:
@@ -241,7 +241,7 @@ class Watch:
             if trouble is not None:
                 self._give_up(trouble)
             self._unwatched.set()
-            for stopper in self._stoppers:
+            for stopper in tuple(self._stoppers):
                 stopper.join(STOP_PATIENCE)
             self._close_log()
             self._finish(state)
