@@ -85,6 +85,8 @@ class Play:
     vanishes: bool = False
     #: A restart policy starts it again this often; ``result`` is written in the last run.
     restarts: int = 0
+    #: It dies by itself each time, as ``exit_code`` and ``oom_killed`` say, and is seen dead.
+    dies: bool = False
     #: ``start`` waits for this.
     start_gate: threading.Event | None = None
     #: Written when it ends.
@@ -108,6 +110,7 @@ class FakeContainer:
         self.exit_code = play.exit_code
         self.measured = 0
         self.restarts = play.restarts
+        self.restarted = 0
         self.outages = play.outages
         #: The files of the folder of secrets, as they were when it was created.
         self.secrets = {
@@ -403,6 +406,7 @@ class FakeEngine:
         with self._changed:
             if found.restarts:
                 found.restarts -= 1
+                found.restarted += 1
                 return
             if not found.over and found.play.result is not None and found.started:
                 result = found.output / ".docker" / "result.json"
@@ -428,6 +432,8 @@ class FakeEngine:
             error="",
             started_at="2026-11-22T10:00:00Z" if found.started else "0001-01-01T00:00:00Z",
             finished_at="2026-11-22T10:01:00Z",
+            restarting=found.play.dies and found.restarted > 0 and not found.over,
+            restarts=found.restarted,
         )
 
     def measure(self, container: str, spec: ContainerSpec) -> Sample | None:

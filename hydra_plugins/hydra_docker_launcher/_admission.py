@@ -41,6 +41,7 @@ log = logging.getLogger("hydra_docker_launcher")
 BEAT = 20.0  # seconds after which a ticket is renewed
 FIRST_PAUSE = 0.1  # seconds between two looks of whoever is the next one to get in
 LONGEST_PAUSE = 0.5  # of all others
+STOP_PATIENCE = 30.0  # seconds that the engine has to take tickets back
 YIELD = 0.03  # seconds that a younger one gets to step back
 YIELDS = 20  # times; it may be further than that, and start its container already
 TOLD_AFTER = 1.0  # seconds that a job waits before its user is told why
@@ -273,13 +274,16 @@ class Admission:
                 self._changed.notify_all()
 
     def stop(self) -> None:
-        """Take back all tickets, and end."""
+        """Take back all tickets, and end.
+
+        An engine that hangs is not waited for: nobody counts tickets of a process that is over.
+        """
         self.withdraw()
         with self._lock:
             self._stopped = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOP_PATIENCE)
 
     # ---- what a job's thread asks ----------------------------------------------------------------
 

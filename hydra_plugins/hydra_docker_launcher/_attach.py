@@ -144,7 +144,6 @@ class Attached:
                 _take_up.clean_up(engine, job, outcome, container, self._sweep.keep)
         if not left:
             return
-        self._recorder.batch(left)
         sweep = self._sweep
         _running.run_jobs(
             [job.runnable for job in left],
@@ -162,6 +161,7 @@ class Attached:
             on_interrupt="detach" if self._background else sweep.on_interrupt,
             stop=stop,
             system_metrics=sweep.system_metrics,
+            begin=lambda: self._recorder.batch(left),
         )
 
     def _seen(self, job: SavedJob) -> Outcome | None:

@@ -48,6 +48,8 @@ class RunnableJob:
     container: str | None = None
     #: When this attempt was first started, in seconds since the epoch; None: its time begins now.
     started_at: float | None = None
+    #: The launcher before has ended ``container``, or was about to: its time was over.
+    overtime: bool = False
     stray: Policy = IGNORE
     #: Bytes of its container.log; None: no limit.
     log_limit: int | None = None
@@ -69,6 +71,7 @@ def following(job: RunnableJob, outcome: Outcome) -> RunnableJob | None:
         earlier=(*job.earlier, outcome.end),
         container=None,
         started_at=None,
+        overtime=False,
         gpus=(),
         searches=0,
     )

@@ -14,7 +14,6 @@ import sys
 import time
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from . import _sweep_folder
@@ -78,6 +77,11 @@ def take_over(paths: SweepPaths, *, resume: bool = True, background: bool = Fals
     while (folder := _sweep_folder.take(paths, background=background)) is None:
         keeper = _sweep_folder.keeper(paths)
         if keeper is None or keeper.pid == 0:
+            if time.monotonic() > deadline:
+                raise SweepError(
+                    f"A process holds {paths.lock} locked, and has not written there which one it "
+                    f"is. See who it is (fuser {paths.lock}), and end it to go on with the sweep."
+                )
             time.sleep(PAUSE)
             continue
         here = keeper.host == socket.gethostname()
@@ -93,8 +97,7 @@ def take_over(paths: SweepPaths, *, resume: bool = True, background: bool = Fals
                 f"background, does not leave it. Its log is {paths.output}."
             )
         if not asked:
-            with suppress(ProcessLookupError):
-                os.kill(keeper.pid, signal.SIGTERM)
+            _ask_to_leave(keeper.pid)
             asked = True
         time.sleep(PAUSE)
     if not resume and folder.sweep() is not None and folder.jobs():
@@ -113,6 +116,7 @@ def end_launcher(paths: SweepPaths) -> None:
     """Have the user's own command stop the sweep that it looks after, and wait until it has.
 
     Does nothing where it is not on this machine, or where another process looks after the sweep.
+    Raises ``SweepError`` where it does not come to an end.
     """
     keeper = _sweep_folder.keeper(paths)
     if keeper is None or keeper.background or keeper.pid == 0:
@@ -120,10 +124,31 @@ def end_launcher(paths: SweepPaths) -> None:
     if keeper.host != socket.gethostname():
         return
     log.info("Process %d looks after the sweep, and is asked to stop it", keeper.pid)
-    with suppress(ProcessLookupError):
-        os.kill(keeper.pid, signal.SIGTERM)
+    graces = [job.runnable.spec.stop_grace_period for job in _sweep_folder.present_jobs(paths)]
+    patience = LEAVE_TIMEOUT + max(graces, default=0.0)
+    deadline = time.monotonic() + patience
+    _ask_to_leave(keeper.pid)
     while _sweep_folder.keeper(paths) == keeper:
+        if time.monotonic() > deadline:
+            raise SweepError(
+                f"Process {keeper.pid}, which looks after the sweep in {paths.folder}, was asked "
+                f"to stop it (SIGTERM), and has not done so in {patience:g} s: its program may "
+                "handle that signal itself. Press Ctrl-C in its terminal, or end it (kill -KILL "
+                f"{keeper.pid}); then call hydra-docker stop again."
+            )
         time.sleep(PAUSE)
+
+
+def _ask_to_leave(process: int) -> None:
+    try:
+        os.kill(process, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise SweepError(
+            f"Process {process} looks after the sweep, and is another user's: only they and root "
+            "can end it"
+        ) from error
 
 
 def _spawn(paths: SweepPaths, working_dir: Path) -> None:

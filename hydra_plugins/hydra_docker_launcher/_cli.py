@@ -9,12 +9,14 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra_plugins.hydra_docker_launcher import __version__
 
 from . import _sweep_commands, _view_commands
+from ._console import is_gone
 from ._errors import DockerLauncherError, ReproduceError
 from ._harmless import one_line, plain
 from ._interrupt import exit_code, taken_as_ctrl_c
@@ -42,15 +44,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = int(parsed.command(parsed))
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if not is_gone(error):
+            raise
+        return 128 + signal.SIGPIPE  # `| head` has read enough
     except DockerLauncherError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return FAILED
     except KeyboardInterrupt as interrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         return exit_code(interrupt)
+
+
+def _say(words: str) -> None:
+    """Print the last words of a command, also where its terminal has been closed."""
+    with suppress(OSError):
+        print(words, file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        is_gone(error)
 
 
 class _CommandParser(argparse.ArgumentParser):

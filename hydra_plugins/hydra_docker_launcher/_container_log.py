@@ -44,6 +44,8 @@ class ContainerLog:
         self._known: Counter[bytes] = Counter()
         self._expected: Counter[bytes] = Counter()
         self._stale = False
+        #: A line could not be written, or only a part of it.
+        self._torn = False
         self._limit = limit
         self._size = os.fstat(handle).st_size
         self._left_out = 0
@@ -96,9 +98,12 @@ class ContainerLog:
     def resume(self) -> str | None:
         """Return since when the engine is to be asked for lines, None: from the beginning.
 
-        Lines that the file has already are then left out once, as often as it has them.
+        Lines that the file has already are then left out once, as often as it has them; one that
+        could not be written is not among them. Raises ``OSError``, as ``write`` does.
         """
         with self._lock:
+            if self._torn and self._open:
+                self._cut_off()
             if self.full:
                 self._expected.clear()
                 return self._reached.decode("ascii", "replace") or None
@@ -109,20 +114,36 @@ class ContainerLog:
             return self._since
 
     def write(self, line: bytes) -> bool:
-        """Append a line, and tell whether it is new."""
+        """Append a line, and tell whether it is new.
+
+        After an ``OSError`` (a full disk) ``resume`` comes first: the engine has the line still.
+        """
         with self._lock:
             if self._expected[line] > 0:
                 self._expected[line] -= 1
                 return False
             if not self._open:
                 return False
-            if self.full or self._is_too_much(line):
-                self._leave_out(line)
-                return True
-            _write(self._handle, line + b"\n")
+            try:
+                if self.full or self._is_too_much(line):
+                    self._leave_out(line)
+                    return True
+                _write(self._handle, line + b"\n")
+            except OSError:
+                self._torn = True
+                raise
             self._size += len(line) + 1
             self._stale = True
             return True
+
+    def _cut_off(self) -> None:
+        """Take away what was written of a line that has no end."""
+        end = _end_of_lines(self._handle)
+        if end is None or end < self._start:
+            _write(self._handle, b"\n")
+        else:
+            os.ftruncate(self._handle, end)
+        self._torn, self._stale = False, True
 
     def _is_too_much(self, line: bytes) -> bool:
         return self._limit is not None and self._size + len(line) >= self._limit

@@ -28,8 +28,8 @@ from docker.errors import (
     NotFound,
     StreamParseError,
 )
-from docker.utils import parse_repository_tag, version_gte
-from urllib3.exceptions import HTTPError
+from docker.utils import convert_filters, kwargs_from_env, parse_repository_tag, version_gte
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from . import _buildkit, _log_stream, _refusal
 from . import _docker_values as values
@@ -61,7 +61,9 @@ from ._units import whole_seconds
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT = 60  # seconds; of one answer, not of a stream
+CONNECT_TIMEOUT = 60  # seconds; of one answer, and of a stream in which nothing comes
+EVENTS_TIMEOUT = 10  # seconds after which the engine has no more to tell of what was
+PROBE_TIMEOUT = 300.0  # seconds for a look into an image
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 KILLED = 137  # exit code after SIGKILL
 NO_ENGINE = (
@@ -90,6 +92,42 @@ LOOK_AGAIN = 30.0  # seconds after which a running container's limits are looked
 RUNNING = ["running", "paused", "restarting"]
 
 
+NO_END = (
+    "The container that was to tell what the image {image} has ({python} -c …) has not come to its "
+    "end in {minutes:g} minutes.\nImporting hydra may hang in that image. Try it: docker run --rm "
+    "--network none {image} {python} -c 'import hydra'"
+)
+
+
+class _Api(docker.APIClient):  # type: ignore[misc]
+    """The API, without reads that wait for ever."""
+
+    def _disable_socket_timeout(self, socket: Any) -> None:
+        """Leave a stream its time-out: an engine that hangs would be waited for without end."""
+
+    def past_events(self, since: int, until: str | int, filters: Any) -> list[dict[str, Any]]:
+        """Return events, of which none comes later than ``until`` by the engine's own clock.
+
+        Where that is in its future, the end is not waited for.
+        """
+        answer = self._get(
+            self._url("/events"),
+            params={"since": since, "until": until, "filters": convert_filters(filters)},
+            stream=True,
+            timeout=(CONNECT_TIMEOUT, EVENTS_TIMEOUT),
+        )
+        found: list[dict[str, Any]] = []
+        try:
+            self._raise_for_status(answer)
+            for event in self._stream_helper(answer, decode=True):
+                found.append(event)  # noqa: PERF402  (what came before an error counts)
+        except ReadTimeoutError:
+            pass
+        finally:
+            answer.close()
+        return found
+
+
 class DockerEngine:
     """The engine that ``docker`` on the command line would talk to.
 
@@ -103,14 +141,13 @@ class DockerEngine:
         """
         self._patience = patience or Patience()
         try:
-            self._client = _connect()
-            self._client.ping()
+            self._api = _connect()
+            self._api.ping()
         except (DockerException, *LOST) as error:
             reason = _first_line(error)
             raise EngineError(
                 NO_ENGINE.format(where="", reason=reason), transient=True, answered=False
             ) from error
-        self._api = self._client.api
         self._address = _address()
         self._groups = Groups()
         #: The cgroups of containers that are measured on this machine, by their ids.
@@ -412,12 +449,32 @@ class DockerEngine:
             with held_back():
                 self._create(name, None, **self._fields(spec))
             self.start(name)
-            code = self._ask(f"wait for the container {name}", self._api.wait, name)["StatusCode"]
+            code = self._end_of_probe(name, spec)
             output = self._ask(f"read what {name} wrote", self._output, name, limit)
             return code, output.decode("utf-8", "replace")
         finally:
             with held_back():
                 self.remove(name)
+
+    def _end_of_probe(self, name: str, spec: ContainerSpec) -> int:
+        deadline = time.monotonic() + PROBE_TIMEOUT
+
+        def wait() -> int:
+            rest = deadline - time.monotonic()
+            try:
+                return int(self._api.wait(name, timeout=max(0.1, rest))["StatusCode"])
+            except LOST:
+                if time.monotonic() < deadline:
+                    raise
+            raise ImageError(
+                NO_END.format(
+                    image=spec.image.removeprefix("sha256:")[:12],
+                    minutes=PROBE_TIMEOUT / 60,
+                    python=spec.command[0],
+                )
+            )
+
+        return self._ask(f"wait for the container {name}", wait)
 
     def _output(self, container: str, limit: int) -> bytes:
         output = b""
@@ -564,6 +621,8 @@ class DockerEngine:
                     since = max(filter(None, (since, _log_stream.time_of(line))), default=None)
                     yield line
             except EngineError as error:
+                if follow and isinstance(error.__cause__, ReadTimeoutError):
+                    return  # a long pause, or a stream that has ceased to follow
                 if not isinstance(error.__cause__, NotFound):
                     raise
 
@@ -588,16 +647,18 @@ class DockerEngine:
         if state["Status"] in ("removing", "dead"):  # `docker rm -f` has killed it first
             return None
         abnormal = not values.is_running(state) and state["ExitCode"] != 0
+        restarts = found.get("RestartCount") or 0
+        told = partial(values.state, state, restarts=restarts)
         if not abnormal:
-            return values.state(state, values.NOTHING, unseen=False)
+            return told(values.NOTHING, unseen=False)
         if not values.was_started(state):
-            return values.state(state, values.NOTHING, unseen=True)
+            return told(values.NOTHING, unseen=True)
         until = self._until_now()
         events = self._events_of(container, state, until)
         if "die" in events.actions:
-            return values.state(state, events, unseen=False)
+            return told(events, unseen=False)
         missed = self._memory(until).has_missed(state)
-        return values.state(state, events, unseen=missed is True, forgotten=missed is None)
+        return told(events, unseen=missed is True, forgotten=missed is None)
 
     def _until_now(self) -> str:
         """Return the time on the engine's clock, which is the one of its events."""
@@ -605,8 +666,7 @@ class DockerEngine:
         return f"{values.moment(info['SystemTime']):.9f}"
 
     def _memory(self, until: str) -> values.Memory:
-        listing = partial(self._api.events, since=1, until=until, decode=True)
-        listed = self._ask("read the engine's events", lambda: list(listing()))
+        listed = self._ask("read the engine's events", self._api.past_events, 1, until, {})
         return values.memory(listed, self._bridge())
 
     def _events_of(self, container: str, state: dict[str, Any], until: str) -> values.Events:
@@ -622,14 +682,13 @@ class DockerEngine:
 
     def _events(self, container: str, state: dict[str, Any], until: str | int) -> values.Events:
         since = values.seconds(state["StartedAt"])
-        listing = partial(
-            self._api.events,
-            since=int(since),
-            until=until,
-            filters={"container": container, "event": ["kill", "stop", "oom", "die"]},
-            decode=True,
+        events = self._ask(
+            "read the engine's events",
+            self._api.past_events,
+            int(since),
+            until,
+            {"container": container, "event": ["kill", "stop", "oom", "die"]},
         )
-        events = self._ask("read the engine's events", lambda: list(listing()))
         return values.events(events, since)
 
     # ---- what they use ---------------------------------------------------------------------------
@@ -757,14 +816,12 @@ class DockerEngine:
                 chunks.close()
 
 
-def _connect() -> docker.DockerClient:
+def _connect() -> _Api:
     if not os.environ.get("DOCKER_HOST"):
         context = ContextAPI.get_current_context()
         if context is not None and context.name != "default":
-            return docker.DockerClient(
-                base_url=context.Host, tls=context.TLSConfig, timeout=CONNECT_TIMEOUT
-            )
-    return docker.from_env(timeout=CONNECT_TIMEOUT)
+            return _Api(base_url=context.Host, tls=context.TLSConfig, timeout=CONNECT_TIMEOUT)
+    return _Api(timeout=CONNECT_TIMEOUT, **kwargs_from_env())
 
 
 def _address() -> str:

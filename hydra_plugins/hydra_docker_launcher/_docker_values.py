@@ -419,7 +419,12 @@ def memory(listed: Iterable[Mapping[str, Any]], network: Mapping[str, Any] | Non
 
 
 def state(
-    found: Mapping[str, Any], events: Events, *, unseen: bool, forgotten: bool = False
+    found: Mapping[str, Any],
+    events: Events,
+    *,
+    unseen: bool,
+    forgotten: bool = False,
+    restarts: int = 0,
 ) -> ContainerState:
     """Return how a container stands; ``unseen``: the engine was down when it ended.
 
@@ -436,6 +441,8 @@ def state(
         finished_at=found["FinishedAt"],
         unseen=unseen,
         forgotten=forgotten,
+        restarting=bool(found.get("Restarting")),
+        restarts=restarts,
     )
 
 

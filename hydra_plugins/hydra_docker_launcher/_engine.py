@@ -177,6 +177,10 @@ class ContainerState:
     unseen: bool = False
     #: The engine does not remember its end: who ended it, or whether the engine was up, is unknown.
     forgotten: bool = False
+    #: It has just died, as exit code and ``oom_killed`` tell, and is about to be started again.
+    restarting: bool = False
+    #: How often the engine has started it again since it was itself started, or asked to start it.
+    restarts: int = 0
 
     @property
     def was_started(self) -> bool:
@@ -405,7 +409,10 @@ class Engine(Protocol):
         """Return the names of the networks."""
 
     def probe(self, spec: ContainerSpec, limit: int) -> tuple[int, str]:
-        """Run a short container, remove it, return its exit code and up to ``limit`` characters."""
+        """Run a short container, remove it, return its exit code and up to ``limit`` characters.
+
+        Raises ``ImageError`` where it does not come to its end within minutes.
+        """
 
     def create(self, spec: ContainerSpec) -> str:
         """Create a container and return its id. A name that is taken gets a suffix.
@@ -441,6 +448,7 @@ class Engine(Protocol):
     def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
         """Follow a container's output until it ends; where the connection is lost, raise at once.
 
+        Ends too when nothing has come for a while: ``state`` tells whether there is more to follow.
         Yields lines without their end: an RFC 3339 time, a space, the text. ``since`` skips what is
         not later than that time.
         """

@@ -249,8 +249,8 @@ class Execution:
             for number in missing.not_lost:
                 opened.recorder.take_back(number)
             _resume.tell(missing)
-        opened.recorder.batch(jobs)
         if pinned.options.detach and jobs:
+            opened.recorder.batch(jobs)
             self._hand_over(opened)
             return [done.get(number) for number in numbers]
         outcomes = _running.run_jobs(
@@ -268,6 +268,7 @@ class Execution:
             fail_fast=pinned.options.fail_fast,
             on_interrupt=pinned.options.on_interrupt,
             system_metrics=pinned.options.system_metrics,
+            begin=lambda: opened.recorder.batch(jobs),
         )
         done |= {job.number: outcome for job, outcome in zip(jobs, outcomes, strict=True)}
         return [done[number] for number in numbers]

@@ -33,20 +33,45 @@ def taken_as_ctrl_c() -> Iterator[None]:
 
     Where the program handles one itself, that stays.
     """
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
     taken = []
     if threading.current_thread() is threading.main_thread():
         taken = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
     for number in taken:
-        signal.signal(number, interrupt)
+        signal.signal(number, _interrupt)
     try:
         yield
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+@contextmanager
+def noted(came: Callable[[str], None]) -> Iterator[None]:
+    """Have ``came`` called at each signal that would interrupt, which does nothing else then.
+
+    It is given what ``str`` of the ``KeyboardInterrupt`` would be, and may be called between any
+    two steps of the main thread. Where the program handles a signal itself, that stays.
+    """
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came("" if number == signal.SIGINT else signal.Signals(number).name)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+        raising = (signal.default_int_handler, _interrupt)
+        before = {number: handler for number, handler in found.items() if handler in raising}
+    try:
+        for number in before:
+            signal.signal(number, note)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -74,6 +74,9 @@ T = TypeVar("T")
 _PARENT_RUN = "mlflow.parentRunId"
 _USER = "mlflow.user"
 _ANSWER_TIMEOUT_S = 5
+#: Until another process has made or migrated the store, which takes a minute on a slow disk.
+_LOCK_PATIENCE_S = 180.0
+_LOCK_PAUSE_S = 0.05
 _SERVER_ERROR = 500
 _MOST_RUNS = 50_000  # more than MLflow gives at once, it refuses
 _LARGEST = sys.float_info.max
@@ -534,16 +537,37 @@ def _open_client(store: Store) -> MlflowClient:
 
 @contextmanager
 def _alone(store: Store) -> Iterator[None]:
-    """Hold the folder of an SQLite store locked against other launching processes."""
+    """Hold the folder of an SQLite store locked against other launching processes.
+
+    Jobs have it mounted, and could hold it for good: raises ``TrackingError`` after a while.
+    """
     if store.database is None:
         yield
         return
     folder = os.open(store.database.parent, os.O_RDONLY)
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        while not _locks(folder):
+            if time.monotonic() > deadline:
+                raise TrackingError(
+                    f"The folder {store.database.parent} of the MLflow store has been locked by "
+                    f"another process for {_LOCK_PATIENCE_S:g} s. A launcher locks it for moments "
+                    "only; a job may do it for good. See who it is (fuser "
+                    f"{store.database.parent}), and end it.",
+                    transient=True,
+                )
+            time.sleep(_LOCK_PAUSE_S)
         yield
     finally:
         os.close(folder)
+
+
+def _locks(folder: int) -> bool:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _experiment(client: MlflowClient, store: Store, name: str) -> Experiment:

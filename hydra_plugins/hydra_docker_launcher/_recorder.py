@@ -18,6 +18,12 @@ class Recorder(Protocol):
     def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
         """Write down which container runs the job."""
 
+    def timing_out(self, job: RunnableJob, container: str) -> None:
+        """Write down, before it is stopped, that a container is stopped because its time is over.
+
+        Nobody could tell afterwards, should this process be killed.
+        """
+
     def sampled(self, job: RunnableJob, container: str, started: float, sample: Sample) -> None:
         """Take in what a job's container uses at one moment. Called from one thread for all jobs.
 

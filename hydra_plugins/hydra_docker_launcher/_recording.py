@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from . import _attempt, _job_files, _job_folder, _plan, _results, _stray, _take_up, _usage
+from ._console import Console
 from ._disk import DiskWatch
 from ._engine import ContainerSpec, ContainerState, Sample
 from ._errors import SweepError
@@ -51,6 +52,7 @@ class SweepRecorder:
         self._sweep = sweep
         self._folder = folder
         self._ledger = ledger
+        self._console = Console()
         self._show_output = show_output
         self._runs = Runs(tracker, sweep)
         self._usage = UsageBook(self._runs.log_series, folder.save_usage)
@@ -106,7 +108,7 @@ class SweepRecorder:
         return self._runs.secrets()
 
     def batch(self, jobs: Sequence[SavedJob]) -> None:
-        """Take in the jobs that run next."""
+        """Take in the jobs that run next: all of them, or none."""
         self._disk.start()
         data = [*self._ledger.head.get("data", ())]
         for item in (dict(item) for job in jobs for item in job.data):
@@ -117,14 +119,21 @@ class SweepRecorder:
             self._runs.reopen()
             self._closed = False
         rows = {}
-        for job in jobs:
-            log.info("\t#%d : %s", job.number, " ".join(job.job.overrides))
-            self._jobs[job.number] = job
-            self._folder.save_job(job)
-            row = self._ledger.row(job.number)
-            if not row or row["outcome"] is not None:  # else a process before this one planned it
-                rows[job.number] = _row(job, row, [data.index(dict(item)) for item in job.data])
-        self._ledger.begin(rows)
+        try:
+            for job in jobs:
+                log.info("\t#%d : %s", job.number, " ".join(job.job.overrides))
+                self._jobs[job.number] = job
+                self._folder.save_job(job)
+                row = self._ledger.row(job.number)
+                # Else a process before this one has planned it.
+                if not row or row["outcome"] is not None:
+                    rows[job.number] = _row(job, row, [data.index(dict(item)) for item in job.data])
+            self._ledger.begin(rows)
+        except BaseException:
+            for job in jobs:  # what has no row would be started by whoever takes up the sweep
+                if not self._ledger.row(job.number):
+                    self._folder.forget(job.number)
+            raise
 
     def take_back(self, number: int) -> None:
         """Take back the end of a job that is not lost, after all: it goes on being watched."""
@@ -233,16 +242,16 @@ class SweepRecorder:
         )
         self._usage.open(job.number, container, job.attempt, spec)
 
+    def timing_out(self, job: RunnableJob, container: str) -> None:
+        self._ledger.update(job.number, overtime=container)
+
     def sampled(self, job: RunnableJob, container: str, started: float, sample: Sample) -> None:
         self._usage.add(job.number, container, started, sample)
 
     def output(self, job: RunnableJob, text: str) -> None:
         """Show a line of the job's output, without what could play tricks on a terminal."""
-        if not self._show_output:
-            return
-        with self._lock:
-            sys.stdout.write(f"#{job.number} | {harmless(text)}\n")
-            sys.stdout.flush()
+        if self._show_output:
+            self._console.show(f"#{job.number} | {harmless(text)}")
 
     def attempted(
         self,
@@ -284,29 +293,42 @@ class SweepRecorder:
         saved = self._jobs[job.number] = replace(self._jobs[job.number], series=series)
         spec = self._specs.get(job.number, job.spec)
         self._ends.append(outcome.end)
-        self._tell(saved.job, outcome)
-        if outcome.stray is not None:
-            self._tell_stray(saved.job, outcome.stray)
         reserved = Reserved.of(spec.limits, used)
         if reserved is not None and outcome.end is End.COMPLETED:
             self._reserved.append(reserved)
         row = _end(outcome, used)
-        self._ledger.update(job.number, **({"container": container} if container else {}), **row)
-        if container is not None:
-            _job_folder.write_container(
-                job.paths,
-                {
-                    "id": container,
-                    "name": spec.name,
-                    "image": self._sweep.image,
-                    "started_at": state.started_at if state else None,
-                    "finished_at": state.finished_at if state else None,
-                    "run_id": self._runs.id(job.number),
-                    "limits": _plan.shown_limits(spec),
-                    **row,
-                },
+        with ExitStack() as rest:  # which is done, last things first, whatever fails before
+            rest.callback(self._send, saved, outcome)
+            if container is not None:
+                rest.callback(self._write_container, job, spec, container, state, row)
+            rest.callback(self._tell_end, saved.job, outcome)
+            self._ledger.update(
+                job.number, **({"container": container} if container else {}), **row
             )
-        self._send(saved, outcome)
+
+    def _write_container(
+        self,
+        job: RunnableJob,
+        spec: ContainerSpec,
+        container: str,
+        state: ContainerState | None,
+        row: Mapping[str, Any],
+    ) -> None:
+        """Write ``container.json``, as far as the job has left a place for it."""
+        content = {
+            "id": container,
+            "name": spec.name,
+            "image": self._sweep.image,
+            "started_at": state.started_at if state else None,
+            "finished_at": state.finished_at if state else None,
+            "run_id": self._runs.id(job.number),
+            "limits": _plan.shown_limits(spec),
+            **row,
+        }
+        try:
+            _job_folder.write_container(job.paths, content)
+        except OSError as error:
+            log.warning("%s: cannot write %s: %s", job.title, job.paths.container, error)
 
     def settled(self, job: RunnableJob) -> None:
         """Forget the job, of which nothing is left to be done, but for what is still to be sent."""
@@ -344,6 +366,11 @@ class SweepRecorder:
             outcome = _take_up.recorded(row, job.job.paths.result)
             if outcome is not None and self._send(job, outcome) and not _take_up.is_unseen(row):
                 self._folder.forget(number)
+
+    def _tell_end(self, job: Job, outcome: Outcome) -> None:
+        self._tell(job, outcome)
+        if outcome.stray is not None:
+            self._tell_stray(job, outcome.stray)
 
     def _tell(self, job: Job, outcome: Outcome) -> None:
         if outcome.end is not End.COMPLETED:

@@ -6,7 +6,7 @@ import bisect
 import logging
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ from ._attempt import RunnableJob
 from ._capacity import Capacity
 from ._engine import ContainerSpec, Engine
 from ._errors import EngineError
-from ._interrupt import Detached, held_back
+from ._interrupt import Detached, held_back, noted
 from ._option_values import Gpus
 from ._outcome import End, Outcome
 from ._recorder import Recorder
@@ -29,6 +29,7 @@ log = logging.getLogger("hydra_docker_launcher")
 
 #: Seconds. A Ctrl-C that comes just before Python begins to wait is only seen after the wait.
 LONGEST_WAIT = 1.0
+KILL_PATIENCE = 30.0  # seconds that containers have to end after Ctrl-C has come twice
 
 
 def run_jobs(
@@ -42,20 +43,22 @@ def run_jobs(
     on_interrupt: str = "stop",
     stop: str | None = None,
     system_metrics: bool = True,
+    begin: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     """Run every job to its end; return the outcomes in the order of ``jobs``.
 
     Jobs start in order, each as soon as it fits (``capacity`` says beside which containers); those
-    with a container are taken up before. On
-    Ctrl-C all containers are stopped (at once, if it comes twice) and recorded before
-    ``KeyboardInterrupt`` goes on. With ``on_interrupt`` "detach" (instead of "stop") they run on,
-    their ends are not recorded, and ``Detached`` is raised. With ``stop``, a reason, nothing is
-    started, and what runs is stopped. With ``system_metrics``, containers are measured.
+    with a container are taken up before. ``begin`` writes them down before that: all or, where it
+    raises, none. On Ctrl-C all containers are stopped (at once, if it comes twice) and recorded
+    before ``KeyboardInterrupt`` goes on; what does not end even then has no outcome. With
+    ``on_interrupt`` "detach" (instead of "stop") they run on, their ends are not recorded, and
+    ``Detached`` is raised. With ``stop``, a reason, nothing is started, and what runs is stopped.
+    With ``system_metrics``, containers are measured.
     """
     sampler = Sampler(engine, recorder.sampled) if system_metrics else None
     scheduler = _Scheduler(engine, capacity, recorder, keep, fail_fast, on_interrupt, sampler)
     try:
-        return scheduler.run(jobs, stop)
+        return scheduler.run(jobs, stop, begin)
     finally:
         if sampler is not None:
             sampler.close()
@@ -75,9 +78,10 @@ class _Turn:
 
 
 class _Scheduler:
-    """Only the main thread calls it, and Ctrl-C may come between any two of its steps.
+    """Only the main thread calls it. Ctrl-C is noted, and obeyed between two steps.
 
-    So what changes hands is in its new place before it leaves the old one.
+    Where the program handles it in its own way, it may come at any moment: so what changes hands
+    is in its new place before it leaves the old one.
     """
 
     def __init__(
@@ -99,36 +103,71 @@ class _Scheduler:
         self._sampler = sampler
         #: Only wakes the scheduler, which then looks for itself.
         self._events: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._jobs: Sequence[RunnableJob] = ()
+        self._lined_up = False
         self._places: dict[int, int] = {}
         self._waiting: list[_Turn] = []
         self._running: dict[int, Watch] = {}
         self._outcomes: dict[int, Outcome] = {}
+        #: Containers that do not end were left as they are.
+        self._left = False
+        #: What has interrupted so far, and how many of that have been obeyed.
+        self._signals: list[str] = []
+        self._obeyed = 0
+        #: Until when containers are waited for that were to be killed.
+        self._patient_until: float | None = None
         #: Why nothing is started any more.
         self._called_off: str | None = None
         self._admission: Admission | None = None
         if capacity.engine_wide:
             self._admission = Admission(engine, capacity.machine, lambda: self._events.put(None))
 
-    def run(self, jobs: Sequence[RunnableJob], stop: str | None = None) -> list[Outcome]:
+    def run(
+        self, jobs: Sequence[RunnableJob], stop: str | None, begin: Callable[[], None]
+    ) -> list[Outcome]:
+        self._jobs = jobs
         try:
-            return self._run(jobs, stop)
+            with noted(self._note):
+                outcomes = self._run(stop, begin)
+            self._obey()  # one that came when there was nothing left to stop
         finally:
             if self._admission is not None:
                 with held_back():
                     self._admission.stop()
+        return outcomes
 
-    def _run(self, jobs: Sequence[RunnableJob], stop: str | None) -> list[Outcome]:
-        self._places = {job.number: place for place, job in enumerate(jobs)}
-        self._waiting = [self._turn(job) for job in jobs]
+    def _note(self, signal: str) -> None:
+        self._signals.append(signal)
+        self._events.put(None)
+
+    def _obey(self) -> None:
+        if self._is_interrupted():
+            raise KeyboardInterrupt(self._signals[self._obeyed - 1])
+
+    def _is_interrupted(self) -> bool:
+        """Tell whether there is an interrupt that was not obeyed; it is, from now on."""
+        if len(self._signals) == self._obeyed:
+            return False
+        self._obeyed += 1
+        return True
+
+    def _run(self, stop: str | None, begin: Callable[[], None]) -> list[Outcome]:
+        begun = False
         try:
+            begin()
+            begun = True
+            self._line_up()
             self._take_up_containers()
             if stop is not None:
                 self._abort(stop)
             while self._waiting or self._running:
+                self._obey()
                 self._start_what_fits()
                 self._wait()
                 self._take_out_what_is_over()
         except BaseException as error:
+            if not begun:
+                raise
             interrupted = isinstance(error, KeyboardInterrupt)
             reason = (str(error) or "Ctrl-C") if interrupted else f"{error!r}"
             if interrupted and self._on_interrupt == "detach":
@@ -136,7 +175,16 @@ class _Scheduler:
                 raise Detached(reason) from error
             self._abort(reason)
             raise
-        return [self._outcomes[job.number] for job in jobs]
+        if self._left:
+            raise KeyboardInterrupt
+        return [self._outcomes[job.number] for job in self._jobs]
+
+    def _line_up(self) -> None:
+        """Let the jobs wait for their turn; once more changes nothing."""
+        if not self._lined_up:
+            self._places = {job.number: place for place, job in enumerate(self._jobs)}
+            self._waiting = [self._turn(job) for job in self._jobs]
+            self._lined_up = True
 
     def _turn(self, job: RunnableJob) -> _Turn:
         spec = _attempt.specification(job, self._capacity.host.memory)
@@ -262,31 +310,57 @@ class _Scheduler:
             job = self._waiting[0].job
             if job.number not in self._outcomes:
                 outcome = _outcome.stopped(_not_started(job, reason))
-                _watching.record_end(self._recorder, job, outcome, None, None)
+                recorded = _watching.record_end(self._recorder, job, outcome, None, None)
                 _job_folder.remove_secrets(job.paths)
-                _job_folder.remove_job_file(job.paths)  # no container is left that has it mounted
-                self._recorder.settled(job)
+                if recorded:  # else the job's file stays for whoever takes it up
+                    _job_folder.remove_job_file(job.paths)  # no container has it mounted
+                    self._recorder.settled(job)
                 self._outcomes[job.number] = outcome
             del self._waiting[0]
         if self._admission is not None:
             self._admission.withdraw()
 
     def _abort(self, reason: str) -> None:
-        """Stop every container and wait for all; Ctrl-C at any moment of that kills them."""
-        self._forget_what_has_not_begun()
-        now = False
-        while self._running or any(turn.job.container for turn in self._waiting):
+        """Stop every container and wait for all; Ctrl-C at any moment of that kills them.
+
+        What does not end even then is left, without an outcome, to whoever takes up the sweep.
+        """
+        while True:
             try:
-                self._take_up_containers()
-                self._stop_all(reason, now=now)
-                while self._running:
-                    with suppress(queue.Empty):
-                        self._events.get(timeout=LONGEST_WAIT)
-                    for watch in [watch for watch in self._running.values() if watch.over]:
-                        self._take_out(watch)
-            except KeyboardInterrupt:
-                now = True
+                return self._end_all(reason)
+            except KeyboardInterrupt:  # out of a handler of the program's own
+                self._note("")
+
+    def _end_all(self, reason: str) -> None:
+        self._line_up()
+        self._forget_what_has_not_begun()
+        self._take_up_containers()
+        self._stop_all(reason)
+        while self._running:
+            if self._is_interrupted():
+                self._stop_all(reason, now=True)
+                if self._patient_until is None:
+                    self._patient_until = time.monotonic() + KILL_PATIENCE
+            with suppress(queue.Empty):
+                self._events.get(timeout=LONGEST_WAIT)
+            for watch in [watch for watch in self._running.values() if watch.over]:
+                self._take_out(watch)
+            if self._patient_until is not None and time.monotonic() > self._patient_until:
+                self._leave_what_runs()
         self._call_off(reason)
+
+    def _leave_what_runs(self) -> None:
+        """Watch no longer what does not end. It has no outcome: it can be taken up."""
+        for number, watch in list(self._running.items()):
+            watch.detach(now=True)
+            log.error(
+                "%s has not come to its end, though its container was to be killed %g s ago. It is "
+                "left as it is, and its end is not known: hydra-docker attach takes it up.",
+                watch.job.title,
+                KILL_PATIENCE,
+            )
+            self._left = True
+            del self._running[number]
 
     def _forget_what_has_not_begun(self) -> None:
         """Ctrl-C has come twice just before a thread was to start; its job waits still."""
@@ -297,11 +371,12 @@ class _Scheduler:
 
         Ctrl-C ends the wait.
         """
-        self._forget_what_has_not_begun()
         try:
+            self._forget_what_has_not_begun()
             for watch in self._running.values():
                 watch.detach()
             while not all(watch.over or watch.released for watch in self._running.values()):
+                self._obey()
                 with suppress(queue.Empty):
                     self._events.get(timeout=LONGEST_WAIT)
         except KeyboardInterrupt:

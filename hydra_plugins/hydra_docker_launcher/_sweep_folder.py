@@ -19,6 +19,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ from ._saved import SavedJob, SavedSweep
 from ._usage_book import SavedUsage
 
 FORMAT = 1
+LOCK_PATIENCE = 10.0  # seconds; who looks whether it is locked holds it for a moment
+PAUSE = 0.05
 Value = TypeVar("Value")
 
 
@@ -160,7 +163,10 @@ def _places(folder: Path) -> tuple[SweepPaths, SweepPaths]:
 
 
 def take(paths: SweepPaths, *, background: bool = False) -> SweepFolder | None:
-    """Become the process that looks after the sweep; None where another one does."""
+    """Become the process that looks after the sweep; None where another one does.
+
+    Raises ``SweepError`` where its folder cannot be written to.
+    """
     while True:
         paths.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
         paths.private.chmod(0o700)
@@ -171,8 +177,12 @@ def take(paths: SweepPaths, *, background: bool = False) -> SweepFolder | None:
             break
         os.close(handle)  # whoever had it has removed the folder since
     keeper = {"pid": os.getpid(), "host": socket.gethostname(), "background": background}
-    os.truncate(handle, 0)
-    os.write(handle, json.dumps(keeper).encode())
+    try:
+        os.truncate(handle, 0)
+        os.write(handle, json.dumps(keeper).encode())
+    except OSError as error:
+        os.close(handle)
+        raise SweepError(f"Cannot write to the sweep's folder: {error}") from error
     return SweepFolder(paths, handle)
 
 
@@ -193,9 +203,19 @@ def keeper(paths: SweepPaths) -> Keeper | None:
 
 
 def announce(paths: SweepPaths) -> int:
-    """Let whoever looks after the sweep wait for more jobs, until this process has ended."""
-    handle = os.open(paths.launching, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    fcntl.flock(handle, fcntl.LOCK_EX)
+    """Let whoever looks after the sweep wait for more jobs, until this process has ended.
+
+    Raises ``SweepError`` where another process adds jobs to it.
+    """
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while (handle := _locked(paths.launching)) is None:
+        if time.monotonic() > deadline:
+            raise SweepError(
+                f"Another process may still add jobs to the sweep in {paths.folder}: it holds "
+                f"{paths.launching} locked. Wait until it has ended, or end it (fuser "
+                f"{paths.launching} names it)."
+            )
+        time.sleep(PAUSE)
     return handle
 
 
@@ -220,6 +240,15 @@ def _is_same(handle: int, path: Path) -> bool:
 def save_job(paths: SweepPaths, job: SavedJob) -> None:
     # What a Job knows beyond the base class was for the stages before.
     _write(paths.job(job.number), replace(job, job=job.job.plain_job()))
+
+
+def present_jobs(paths: SweepPaths) -> list[SavedJob]:
+    """Return the jobs of a sweep that another process looks after, but for what just ends."""
+    found = []
+    for path in paths.jobs.glob("*.json"):
+        with suppress(SweepError):
+            found.append(_read(SavedJob, path))
+    return found
 
 
 def read_sweep(paths: SweepPaths) -> SavedSweep | None:

@@ -132,6 +132,7 @@ def gone_on(job: SavedJob, row: Mapping[str, Any], container: Found | None) -> S
             container=container.id,
             attempt=_attempt(container),
             started_at=_seconds(row.get("started") if known else None) or container.created,
+            overtime=row.get("overtime") == container.id,
             gpus=_gpus(container),
         )
     elif started:  # it was started, and the engine does not know it any more

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -35,7 +34,14 @@ log = logging.getLogger("hydra_docker_launcher")
 POLL = 0.1  # seconds between two looks at a container whose output has ended
 ENGINE_RETRIES = 5  # times an engine that does not answer is asked again
 ENGINE_BACKOFF = 1.0  # seconds before the first of them; doubled each time
+LONGEST_PAUSE = 60.0  # seconds between two tries to stop a container
+STOP_PATIENCE = 10.0  # seconds that a stop has to return, once its container has ended
 FINAL_POLICIES = ("always", "unless-stopped")
+#: Policies that have no end of their own, where no number says it.
+ENDLESS_POLICIES = (*FINAL_POLICIES, "on-failure")
+#: How often a container that dies by itself is started again by its policy, unless that has a
+#: number: policies are for outages, and those do not count.
+MOST_RESTARTS = 3
 #: Errors that come again, however often a job is started.
 _LASTING = (OptionError, SourceError, DataError, TaskError)
 
@@ -112,8 +118,15 @@ class Watch:
         #: When it was first started, in seconds since the epoch, where its time is limited.
         self._began = job.started_at
         self._told_to_stop = False
+        self._stoppers: list[threading.Thread] = []
+        #: Nobody needs the container to be stopped any more.
+        self._unwatched = threading.Event()
         self._gave_up = False
-        self._timed_out: str | None = None
+        #: How often in a row its output could not be read or written.
+        self._failures = 0
+        self._told_unwritten = False
+        self._told_unstopped = False
+        self._timed_out = self._overtime() if job.overtime else None
         self._stopped_by: str | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"job-{job.number}", daemon=True)
@@ -133,8 +146,21 @@ class Watch:
     def time_out(self) -> None:
         """End the container because its time is over."""
         self.deadline = None
-        minutes = (self.job.timeout or 0) / 60
-        self._end(timed_out=f"ran longer than timeout_min={minutes:g}")
+        with self._lock:
+            container = None if self._settled else self._container
+        if container is not None:
+            try:
+                self._recorder.timing_out(self.job, container)
+            except (OSError, DockerLauncherError) as error:
+                log.warning(
+                    "%s: its time is over, but that could not be written down: %s",
+                    self.job.title,
+                    error,
+                )
+        self._end(timed_out=self._overtime())
+
+    def _overtime(self) -> str:
+        return f"ran longer than timeout_min={(self.job.timeout or 0) / 60:g}"
 
     def stop(self, reason: str, *, now: bool = False) -> None:
         """End the container: SIGTERM, and SIGKILL after its grace period (``now``: at once)."""
@@ -166,20 +192,39 @@ class Watch:
             self._stop_later(container, 0 if now else self._spec.stop_grace_period)
 
     def _stop_later(self, container: str, grace: float) -> None:
-        threading.Thread(target=self._stop_container, args=(container, grace)).start()
+        # A daemon: an engine that hangs must not keep the launcher from ending.
+        stopper = threading.Thread(
+            target=self._stop_container, args=(container, grace), daemon=True
+        )
+        stopper.start()
+        self._stoppers.append(stopper)
         self._told_to_stop = True
 
     def _stop_container(self, container: str, grace: float) -> None:
-        for attempt in range(ENGINE_RETRIES + 1):
+        """Stop the container, and try that again as long as it is watched."""
+        failures = 0
+        while not self._unwatched.is_set():
             try:
                 self._engine.stop(container, grace)
-            except EngineError:
+            except EngineError as error:
                 # Who watches it sees what has become of it; an engine that is away may come back.
-                time.sleep(ENGINE_BACKOFF * 2**attempt)
+                failures += 1
+                if failures > ENGINE_RETRIES and not self._unwatched.is_set():
+                    self._tell_unstopped(error)
+                pause = ENGINE_BACKOFF * 2 ** min(failures - 1, ENGINE_RETRIES)
+                self._unwatched.wait(min(pause, LONGEST_PAUSE))
             else:
                 return
-            if self.over:
-                return
+
+    def _tell_unstopped(self, error: EngineError) -> None:
+        if not self._told_unstopped:
+            log.warning(
+                "%s is to be stopped, but the engine does not stop its container: %s\n"
+                "It is tried again as long as the job runs. Ctrl-C twice leaves it as it is.",
+                self.job.title,
+                error,
+            )
+        self._told_unstopped = True
 
     # ---- its own thread --------------------------------------------------------------------------
 
@@ -199,8 +244,10 @@ class Watch:
         try:
             if trouble is not None:
                 self._give_up(trouble)
-            if self._log is not None:
-                self._log.close()
+            self._unwatched.set()
+            for stopper in tuple(self._stoppers):
+                stopper.join(STOP_PATIENCE)
+            self._close_log()
             self._finish(state)
         except Exception as error:  # noqa: BLE001  (the attempt is over; the others go on)
             log.warning("%s: cannot clean up: %s", self.job.title, error)
@@ -222,9 +269,16 @@ class Watch:
 
     def _release(self) -> None:
         self.released = True
-        if self._log is not None:
-            self._log.close()
+        self._unwatched.set()
+        self._close_log()
         self._wake()
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            try:
+                self._log.close()
+            except OSError as error:
+                self._tell_unwritten(error)
 
     def _give_up(self, error: Exception) -> None:
         self._gave_up = True
@@ -319,7 +373,10 @@ class Watch:
             job = self.job
             self._log = ContainerLog.taken_up(job.paths.log, job.attempt, job.log_limit)
         _stray.tidy(job.stray, job.paths.output)
-        self._recorder.started(self.job, self._spec, container)
+        try:
+            self._recorder.started(self.job, self._spec, container)
+        except (OSError, DockerLauncherError) as error:  # no reason to stop what runs
+            log.warning("%s is taken up, but that could not be written down: %s", job.title, error)
         self._goes_on(container)
         self._measure(container)
         if self._runs(container) is not False:
@@ -359,36 +416,56 @@ class Watch:
 
         Raises ``EngineError`` where the engine does not answer for too long.
         """
-        failures = 0
         state: ContainerState | None = None
         over = False
         while True:
             try:
-                for line in self._engine.log_lines(container, file.resume()):
-                    if self._take_line(line, file):
-                        failures = 0
-                if over:  # and all that it has printed was read since
-                    return state
+                written = self._copied(container, file)
+                if over and (written or self._failures >= ENGINE_RETRIES):
+                    return state  # and all that it has printed was read since, if it could be
                 state = self._engine.state(container)
                 over = state is None or not state.running
-                if over:
-                    continue
-                if self._spec.restart.name in FINAL_POLICIES and self._has_ended():
-                    return self._stop_restarting(container)
+                if state is not None and state.running and self._is_final(state):
+                    return self._stop_restarting(container, state)
             except EngineError:
+                written = False
                 if over:
-                    failures += 1
-                    if failures > ENGINE_RETRIES:
+                    if self._failures >= ENGINE_RETRIES:
                         return state  # though some of its output may be missing
                 else:  # an engine that is away is waited for
-                    failures = min(failures + 1, ENGINE_RETRIES)
                     state = self._engine.state(container)
                     over = state is None or not state.running
-                time.sleep(ENGINE_BACKOFF * 2 ** (failures - 1))
-            else:
+            if written:
                 time.sleep(POLL)
+            else:
+                self._failures = min(self._failures + 1, ENGINE_RETRIES)
+                time.sleep(ENGINE_BACKOFF * 2 ** (self._failures - 1))
             if self.released:
                 raise _Released
+
+    def _copied(self, container: str, file: ContainerLog) -> bool:
+        """Write and show what the container prints, until it pauses or ends.
+
+        False where it cannot be written: the engine keeps it, and is asked for it again.
+        """
+        try:
+            for line in self._engine.log_lines(container, file.resume()):
+                if self._take_line(line, file):
+                    self._failures = 0
+        except OSError as error:
+            self._tell_unwritten(error)
+            return False
+        return True
+
+    def _tell_unwritten(self, error: OSError) -> None:
+        if not self._told_unwritten:
+            log.warning(
+                "%s: container.log cannot be written to (%s). The job goes on; what the log lacks "
+                "is asked for again until its container has ended, while the engine keeps it.",
+                self.job.title,
+                error.strerror or error,
+            )
+        self._told_unwritten = True
 
     def _take_line(self, line: bytes, file: ContainerLog) -> bool:
         """Write and show a line; tell whether it is new."""
@@ -409,15 +486,43 @@ class Watch:
             self._recorder.output(self.job, line.partition(b" ")[2].decode("utf-8", "replace"))
         return new
 
-    def _has_ended(self) -> bool:
-        return is_final(_outcome.read_result(self.job.paths.result))
+    def _is_final(self, state: ContainerState) -> bool:
+        """Tell whether a container that its policy goes on with is not to run again."""
+        return self._has_ended() or self._dies_again(state)
 
-    def _stop_restarting(self, container: str) -> ContainerState | None:
-        """End a container whose job has come to its end, but whose policy starts it again."""
+    def _has_ended(self) -> bool:
+        final = self._spec.restart.name in FINAL_POLICIES
+        return final and is_final(_outcome.read_result(self.job.paths.result))
+
+    def _dies_again(self, state: ContainerState) -> bool:
+        """Tell whether it has just died once more, and would do so without end."""
+        policy = self._spec.restart
+        endless = policy.name in ENDLESS_POLICIES and policy.retries == 0
+        return endless and state.restarting and state.restarts > MOST_RESTARTS
+
+    def _stop_restarting(self, container: str, seen: ContainerState) -> ContainerState | None:
+        """End a container that its policy starts again, and return how it has ended by itself.
+
+        ``seen`` is how it stood before.
+        """
+        ended = self._has_ended()
         self._engine.stop(container, self._spec.stop_grace_period)
         state = self._engine.state(container)
-        result = _outcome.read_result(self.job.paths.result)
-        return None if state is None else _outcome.before_restart(state, result)
+        if state is None:
+            return None
+        if ended:
+            result = _outcome.read_result(self.job.paths.result)
+            return _outcome.before_restart(state, result)
+        log.warning(
+            "%s: its container has died %d times in a row, and is not started again "
+            "(hydra.launcher.restart=%s is for outages)",
+            self.job.title,
+            seen.restarts,
+            self._spec.restart.name,
+        )
+        return replace(
+            seen, running=False, restarting=False, oom_killed=seen.oom_killed or state.oom_killed
+        )
 
     # ---- at its end ------------------------------------------------------------------------------
 
@@ -444,19 +549,22 @@ class Watch:
                 self._engine,
                 self._container,
             )
-            record_end(self._recorder, self.job, self.outcome, self._container, state)
+            recorded = record_end(self._recorder, self.job, self.outcome, self._container, state)
             if self.outcome.end is End.COMPLETED:  # for the sweeper, which writes nothing down
                 self.outcome = replace(self.outcome, value=self._returned)
             _job_folder.remove_secrets(self.job.paths)
-            self._clean_up()
-            self._recorder.settled(self.job)
+            if recorded:  # else its container and its file stay for whoever takes it up
+                self._clean_up()
+                self._recorder.settled(self.job)
             return
         delay = _attempt.delay(self.job)
         self.not_before = time.monotonic() + delay
         self.following = following
         self.remains = self._container or self.remains
-        with _told_of_failure(self.job, self.outcome):
+        try:
             self._recorder.attempted(self.job, self.outcome, self._container, state, delay)
+        except Exception as error:  # noqa: BLE001  (a full disk; the job goes on)
+            _tell_unrecorded(self.job, self.outcome, error, "")
         _job_folder.remove_secrets(self.job.paths)
         _job_folder.remove_job_file(self.job.paths)
         self._remove_remains()
@@ -519,21 +627,22 @@ def record_end(
     outcome: Outcome,
     container: str | None,
     state: ContainerState | None,
-) -> None:
-    """Write down how a job has ended; where that fails, the job has ended all the same."""
-    with _told_of_failure(job, outcome):
-        recorder.ended(job, outcome, container, state)
-
-
-@contextmanager
-def _told_of_failure(job: RunnableJob, outcome: Outcome) -> Iterator[None]:
+) -> bool:
+    """Write down how a job has ended; tell whether that is done. It has ended all the same."""
     try:
-        yield
-    except Exception as error:  # noqa: BLE001  (a full disk, a closed terminal)
-        log.error(  # noqa: TRY400  (for the user, without a stack)
-            "%s %s, but that could not be recorded: %s: %s",
-            job.title,
-            outcome.end.value,
-            type(error).__name__,
-            error,
-        )
+        recorder.ended(job, outcome, container, state)
+    except Exception as error:  # noqa: BLE001  (a full disk; the others go on)
+        _tell_unrecorded(job, outcome, error, "\nhydra-docker attach will do that.")
+        return False
+    return True
+
+
+def _tell_unrecorded(job: RunnableJob, outcome: Outcome, error: Exception, then: str) -> None:
+    log.error(
+        "%s %s, but that could not be recorded: %s: %s%s",
+        job.title,
+        outcome.end.value,
+        type(error).__name__,
+        error,
+        then,
+    )

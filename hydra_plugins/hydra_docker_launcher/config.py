@@ -278,6 +278,8 @@ class DockerLauncherConf:
 
     # Docker's restart policies: no, on-failure[:times], unless-stopped, always. With the last two a
     # job goes on by itself after a power cut; one that has returned or raised is not run again.
+    # Where no number is given, one that dies by itself (out of memory, a signal) is started again 3
+    # times: its end then counts for retries.
     restart: str = "no"
 
     # A job that did not complete is run again by cause: retries.oom, .infra, .error and .timeout.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,6 +206,84 @@ def test_hang_up_and_stop(marked: Marked) -> None:
     assert set(marked.statuses().values()) == {"KILLED"}
     assert marked.is_over("three")
     assert marked.run("stop", marked.folder("three")) == (0, "3 stopped\n")
+
+
+CHATTY = ("chatty=true", "seconds=0.005")
+
+
+def in_a_terminal(
+    marked: Marked, name: str, *overrides: str
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the user's own command in a terminal of its own; return it and the terminal."""
+    terminal, inside = os.openpty()
+    values = {
+        **marked.repository.defaults,
+        "hydra.sweep.dir": str(marked.folder(name)),
+        "gate": f"{marked.ran}/gate",
+        **dict(override.split("=", 1) for override in overrides),
+    }
+
+    def take_it() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        (sys.executable, "app.py", "-m", *(f"{key}={value}" for key, value in values.items())),
+        cwd=marked.repository.root,
+        env=marked.repository.environment,
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
+        preexec_fn=take_it,  # noqa: PLW1509  (no thread of these tests starts one)
+    )
+    os.close(inside)
+    return process, terminal
+
+
+def test_terminal_that_closes(marked: Marked) -> None:
+    """Its job prints all the time: the closed terminal and SIGHUP come in any order."""
+    process, terminal = in_a_terminal(
+        marked, "five", "number=0", "hydra.launcher.on_interrupt=detach", *CHATTY
+    )
+    shown = b""
+    while b"step 20" not in shown:
+        shown = shown[-100:] + os.read(terminal, 4096)
+    os.close(terminal)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert marked.containers() == 1
+    assert marked.outcomes("five") == [None]
+
+    marked.open_gate()
+    status, output = marked.run("attach", marked.folder("five"))
+    assert (status, output.splitlines()[-1]) == (0, "1 completed")
+    assert [marked.marks(0, kind) for kind in ("begin", "end")] == [1, 1]
+    assert set(marked.statuses().values()) == {"FINISHED"}
+    assert marked.is_over("five")
+
+
+def test_reader_that_has_enough(marked: Marked) -> None:
+    """``hydra-docker attach SWEEP | head -1`` goes on with the sweep, and ends as it does."""
+    command = marked.start("six", "number=0", "hydra.launcher.detach=true", *CHATTY)
+    assert command.process.wait(60) == 0, command.output
+    attached = marked.hydra_docker("attach", marked.folder("six"))
+    assert attached.stdout is not None
+    while "#0 | step" not in attached.stdout.readline():
+        pass
+    attached.stdout.close()
+    container = marked.repository.containers()[0]["Id"]
+    seen = len((marked.folder("six") / "0" / "container.log").read_text())
+    wait_for(
+        lambda: len((marked.folder("six") / "0" / "container.log").read_text()) > seen + 1000,
+        "the job goes on",
+    )
+    assert marked.repository.api.inspect_container(container)["State"]["Running"]
+    marked.open_gate()
+    assert attached.wait(60) == 0
+    assert marked.outcomes("six") == ["completed"]
+    assert set(marked.statuses().values()) == {"FINISHED"}
+    assert marked.is_over("six")
 
 
 def test_sync(marked: Marked, tmp_path: Path) -> None:

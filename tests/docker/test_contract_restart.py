@@ -42,3 +42,25 @@ def test_attempts_are_used_up(make_repository: MakeRepository) -> None:
     finished = repository.sweep("how=raise", timeout=60)
     assert finished.outcomes == ["error"]
     assert (finished.job(0).folder / "attempts").read_text() == "xx"
+
+
+def test_deaths_again_and_again(make_repository: MakeRepository) -> None:
+    """Policies without a number are for outages: what dies each time has died after 3 restarts."""
+    repository = make_repository("restarts", restart="always", n_jobs="2", mem_limit="96m")
+    finished = repository.sweep("how=crash,use_memory", timeout=90)
+    assert finished.outcomes == ["exited", "out of memory"], finished.output
+    crashed, used_memory = finished.ledger["jobs"]
+    assert crashed["cause"] == "died of SIGSEGV (exit code 139)"
+    assert used_memory["cause"] == "used all of mem_limit=96m"
+    for number in (0, 1):
+        assert (finished.job(number).folder / "attempts").read_text() == "xxxx"
+    assert finished.output.count("its container has died 4 times in a row") == 2
+
+
+def test_exceptions_again_and_again(make_repository: MakeRepository) -> None:
+    """on-failure without a number starts again what raises, and has an end as well."""
+    repository = make_repository("restarts", restart="on-failure")
+    finished = repository.sweep("how=raise", timeout=90)
+    assert finished.outcomes == ["error"], finished.output
+    assert finished.ledger["jobs"][0]["cause"] == "raised ValueError: no luck"
+    assert (finished.job(0).folder / "attempts").read_text() == "xxxx"

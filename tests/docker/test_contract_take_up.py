@@ -62,6 +62,9 @@ class Recorder:
     def started(self, job: RunnableJob, spec: ContainerSpec, container: str) -> None:
         self.container = container
 
+    def timing_out(self, job: RunnableJob, container: str) -> None:
+        """No job has a time limit here."""
+
     def sampled(self, job: RunnableJob, container: str, started: float, sample: Sample) -> None:
         """What it uses is of no concern here."""
 

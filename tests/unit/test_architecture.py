@@ -23,6 +23,7 @@ ORDER = (
     "_paths",
     "_untrusted",
     "_job_folder",
+    "_console",
     "_interrupt",
     "_private",
     "_redaction",

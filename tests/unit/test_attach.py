@@ -20,7 +20,7 @@ from hydra_plugins.hydra_docker_launcher import (
     _take_up,
     _watching,
 )
-from hydra_plugins.hydra_docker_launcher._engine import Ticket
+from hydra_plugins.hydra_docker_launcher._engine import Found, Ticket
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, SweepError, TrackingError
 from hydra_plugins.hydra_docker_launcher._interrupt import Detached
 from hydra_plugins.hydra_docker_launcher._ledger import Ledger
@@ -166,6 +166,16 @@ def test_attempts_go_on(left):
     assert (gone.runnable.container, gone.runnable.attempt) == ("c9", 2)  # which will be lost
     again = _take_up.run_again(job, {"attempt": 3})
     assert (again.runnable.attempt, again.runnable.earlier) == (4, ())
+
+
+def test_container_whose_time_was_over(left):
+    """It was noted before it was stopped, and counts for that container alone."""
+    left.sweep()
+    job = left.job(0)
+    found = Found("c1", "train", {}, "exited", 0.0, "sha256:1")
+    for noted, overtime in (("c1", True), ("c0", False)):
+        gone_on = _take_up.gone_on(job, {"container": "c1", "overtime": noted}, found)
+        assert gone_on.runnable.overtime is overtime
 
 
 def test_newest_container_counts(left):

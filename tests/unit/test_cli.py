@@ -166,6 +166,17 @@ def test_error(bench, capsys):
     assert not (bench.folder / "reproduced").exists()
 
 
+@pytest.mark.parametrize(("arguments", "status"), [(["--dry-run", RUN], 141), ([RUN], 0)])
+def test_output_that_is_read_no_further(bench, monkeypatch, arguments, status):
+    """``| head`` ends a command, without a traceback, but no job: with those it ends as they do."""
+    bench.engine.plays = {0: Play(lines=("hello",))}
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        assert main(["reproduce", *arguments]) == status
+
+
 def test_ctrl_c(bench, capsys, monkeypatch):
     """Ctrl-C before anything runs leaves nothing behind."""
 

@@ -8,7 +8,12 @@ import threading
 
 import pytest
 
-from hydra_plugins.hydra_docker_launcher._interrupt import ENDING, held_back, taken_as_ctrl_c
+from hydra_plugins.hydra_docker_launcher._interrupt import (
+    ENDING,
+    held_back,
+    noted,
+    taken_as_ctrl_c,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +108,25 @@ def test_without_a_signal() -> None:
     """Nothing came: nothing happens."""
     with taken_as_ctrl_c(), held_back():
         pass
+
+
+def test_noted() -> None:
+    """A signal that would interrupt is told of, by what the interrupt would say."""
+    came: list[str] = []
+    with taken_as_ctrl_c(), noted(came.append):
+        for number in (signal.SIGINT, *ENDING):
+            send(number)
+    assert came == ["", "SIGTERM", "SIGHUP"]
+
+
+def test_noted_but_for_a_programs_own_handler() -> None:
+    """It goes on handling its signal."""
+    seen: list[object] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: seen.append(number))
+    try:
+        with taken_as_ctrl_c(), noted(seen.append):
+            send(signal.SIGTERM)
+            send(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM, "SIGHUP"]

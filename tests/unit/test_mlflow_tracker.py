@@ -1,6 +1,7 @@
 """A sweep in a real MLflow store: SQLite files in a temporary folder, and one real server."""
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -123,6 +124,19 @@ def test_fresh_store(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         "artifacts",
     }
     assert capfd.readouterr() == ("", "")
+
+
+def test_store_that_is_locked_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job has the store's folder mounted, and can lock it: nobody waits for that for ever."""
+    monkeypatch.setattr(_mlflow_tracker, "_LOCK_PATIENCE_S", 0.01)
+    (tmp_path / "mlflow-store").mkdir()
+    held = os.open(tmp_path / "mlflow-store", os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(TrackingError, match="mlflow-store of the MLflow store has been locked"):
+            MlflowTracker(None, tmp_path, "ann").open_sweep(SWEEP)
+    finally:
+        os.close(held)
 
 
 def test_two_sweeps_make_the_store_at_once(tmp_path: Path) -> None:

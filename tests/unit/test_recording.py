@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +16,14 @@ from pathlib import Path
 import pytest
 from fakes import HOST, FakeTracker, a_job
 
-from hydra_plugins.hydra_docker_launcher import _recording, _runs, _saving, _sweep_folder, _usage
+from hydra_plugins.hydra_docker_launcher import (
+    _ledger,
+    _recording,
+    _runs,
+    _saving,
+    _sweep_folder,
+    _usage,
+)
 from hydra_plugins.hydra_docker_launcher._data_identity import DataIdentity, from_text
 from hydra_plugins.hydra_docker_launcher._engine import (
     Boundary,
@@ -588,6 +596,40 @@ def test_files_that_a_container_replaced(bench, tmp_path):
     bench.end(COMPLETED)
 
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_folder_that_a_container_replaced(bench, caplog):
+    """A job that made a file of the folder costs its container.json, and nothing else."""
+    bench.start()
+    shutil.rmtree(bench.runnable.paths.private)
+    bench.runnable.paths.private.write_text("")
+
+    assert bench.end(COMPLETED).status is RunStatus.FINISHED
+    assert bench.ledger["jobs"][0]["outcome"] == "completed"
+    (message,) = loud(caplog)
+    assert message.startswith(f"job #0 (n=0): cannot write {bench.runnable.paths.container}: ")
+
+
+def test_ledger_that_cannot_be_written(bench, monkeypatch):
+    """The end is not recorded, and whoever watches the job is told; its run is closed."""
+    bench.start()
+
+    def refuse(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_ledger, "write_json", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        bench.end(COMPLETED)
+    assert bench.tracker.ends["run-0"].status is RunStatus.FINISHED
+    assert bench.sweep_folder.numbers() == [0]
+
+
+def test_batch_that_cannot_be_written(bench, monkeypatch):
+    """It is written down as a whole or not at all: nobody starts a job of it later."""
+    monkeypatch.setattr(bench.recorder._ledger, "begin", lambda _rows: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bench.open()
+    assert bench.sweep_folder.numbers() == []
 
 
 def loud(caplog):

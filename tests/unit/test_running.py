@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import signal
 import threading
 import time
@@ -18,6 +20,7 @@ from hydra_plugins.hydra_docker_launcher import (
     _admission,
     _advice,
     _attempt,
+    _container_log,
     _running,
     _watching,
 )
@@ -86,6 +89,9 @@ class Notes:
 
     def started(self, job, spec, container):
         self._note("started", job)
+
+    def timing_out(self, job, container):
+        self._note("timing_out", job)
 
     def sampled(self, job, container, started, sample):
         self.samples.append((job.number, container, sample))
@@ -432,29 +438,101 @@ def test_unexpected_error_before_the_start(sweep):
 
 
 def test_launcher_cannot_go_on(sweep):
-    """A job that runs cannot be watched any more (a closed pipe): it is stopped, and said so."""
+    """A job that cannot be watched any more (a mistake in here) is stopped, and that is said."""
     sweep.plays(j0=Play(lines=("hello",), waits=True))
-    sweep.notes.broken["output"] = BrokenPipeError(32, "Broken pipe")
+    sweep.notes.broken["output"] = RuntimeError("a bug")
 
-    outcome = Outcome(
-        End.STOPPED,
-        "the launcher could not go on watching it: BrokenPipeError: [Errno 32] Broken pipe",
-    )
+    outcome = Outcome(End.STOPPED, "the launcher could not go on watching it: RuntimeError: a bug")
     assert sweep.run(sweep.job(0)) == [outcome]
     assert sweep.engine.calls == [("create", 0), ("start", 0), ("stop", 0, 7.0)]
 
 
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk for container.log that can be full, after it has taken a part of a line."""
+    write, state = _container_log._write, {"full": True, "refused": 0}
+
+    def refuse(handle, content):
+        if state["full"]:
+            os.write(handle, content[:30])
+            state["refused"] += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(handle, content)
+
+    monkeypatch.setattr(_container_log, "_write", refuse)
+    return state
+
+
+def test_log_on_a_full_disk(sweep, full_disk, caplog):
+    """The job runs on; its lines are asked for again, and none is missing when there is room."""
+    sweep.plays(j0=Play(lines=("one", "two"), waits=True, last_lines=("three",)))
+    read = sweep.engine.log_lines
+
+    def until_refused(container, since):
+        if full_disk["refused"] == 2:
+            full_disk["full"] = False
+            sweep.engine.release(0)
+        return read(container, since)
+
+    sweep.engine.log_lines = until_refused
+
+    assert sweep.run(sweep.job(0)) == [COMPLETED]
+    assert sweep.log(0) == ["one", "two", "three"]
+    assert [text for _, text in sweep.notes.lines] == ["one", "two", "three"]
+    assert caplog.messages == [
+        (
+            "job #0: container.log cannot be written to (No space left on device). The job goes "
+            "on; what the log lacks is asked for again until its container has ended, while the "
+            "engine keeps it."
+        )
+    ]
+    assert [call[0] for call in sweep.engine.calls] == ["create", "start", "remove"]
+
+
+def test_log_on_a_disk_that_stays_full(sweep, full_disk):
+    """A job whose output nobody can keep has completed all the same."""
+    sweep.plays(j0=Play(lines=("one",), waits=True))
+    job = sweep.running_job(0)
+    job.paths.private.mkdir()
+    job.paths.result.write_text(json.dumps({"outcome": "completed", "exit_code": 0}))
+    sweep.engine.made["found-0"].over = True
+
+    assert sweep.run(job) == [COMPLETED]
+    assert full_disk["refused"] > 1
+    assert sweep.log(0) == [""]  # the time of a line that has no end
+
+
+def test_taken_up_on_a_full_disk(sweep, caplog):
+    """A container that runs is not stopped because the ledger cannot be written."""
+    sweep.notes.broken["started"] = OSError(errno.ENOSPC, "No space left on device")
+    assert sweep.run(sweep.running_job(0)) == [COMPLETED]
+    assert caplog.messages[0].startswith("job #0 is taken up, but that could not be written down: ")
+    assert sweep.engine.calls == [("remove", 0)]
+
+
 def test_end_could_not_be_recorded(sweep, caplog):
-    """A job that completed has completed, also where that cannot be written down."""
+    """A job that completed has completed, also where that cannot be written down.
+
+    All that it takes to write it down later stays.
+    """
     sweep.notes.broken["ended"] = OSError(28, "No space left on device")
 
     assert sweep.run(sweep.job(0), sweep.job(1), n_jobs=1) == [COMPLETED, COMPLETED]
     assert caplog.messages == [
         f"job #{number} completed, but that could not be recorded: OSError: [Errno 28] No space "
-        "left on device"
+        "left on device\nhydra-docker attach will do that."
         for number in (0, 1)
     ]
-    assert ("remove", 0) in sweep.engine.calls
+    assert [call[0] for call in sweep.engine.calls] == ["create", "start"] * 2
+    assert sweep.notes.forgotten == []
+
+
+def test_end_of_a_job_that_waits_could_not_be_recorded(sweep):
+    """It is not forgotten either."""
+    sweep.plays(j0=Play(exit_code=1, result=None))
+    sweep.notes.broken["ended"] = OSError(28, "No space left on device")
+    sweep.run(sweep.job(0), sweep.job(1), n_jobs=1, fail_fast=True)
+    assert sweep.notes.forgotten == []
 
 
 def test_log_that_is_a_link(sweep, tmp_path):
@@ -618,6 +696,27 @@ def test_timeout(sweep):
     assert ("stop", 0, 7.0) in sweep.engine.calls
 
 
+def test_timeout_is_written_down_first(sweep):
+    """A launcher that is killed while the job ends could tell nobody otherwise."""
+    sweep.plays(j0=Play(waits=True))
+    stop = sweep.engine.stop
+
+    def look(container, grace):
+        assert sweep.notes.order[-1] == ("timing_out", 0)
+        stop(container, grace)
+
+    sweep.engine.stop = look
+    assert sweep.run(sweep.job(0, timeout=0.01))[0].end is End.TIMED_OUT
+
+
+def test_timeout_of_a_launcher_that_was_killed(sweep):
+    """Whoever takes up its container knows why it has ended, and whether to run it again."""
+    sweep.plays(j0=Play(exit_code=143, result=None))
+    job = replace(sweep.running_job(0, timeout=3600.0), overtime=True)
+    sweep.engine.made["found-0"].over = True
+    assert sweep.run(job) == [Outcome(End.TIMED_OUT, "ran longer than timeout_min=60", 143)]
+
+
 def test_time_of_waiting_does_not_count(sweep):
     """The clock of a job starts with its container."""
     sweep.plays(j0=Play(waits=True), j1=Play(waits=True))
@@ -747,6 +846,159 @@ def test_engine_that_cannot_stop(sweep):
     outcomes = sweep.run(sweep.job(0, timeout=0.05))
 
     assert [outcome.end for outcome in outcomes] == [End.COMPLETED]
+
+
+def test_engine_that_cannot_stop_for_long(sweep, caplog):
+    """The user is told, and it is tried again as long as the job runs."""
+    sweep.plays(j0=Play(waits=True))
+    stop, refused = sweep.engine.stop, []
+
+    def refuse(container, grace):
+        if len(refused) > _watching.ENGINE_RETRIES:
+            return stop(container, grace)
+        refused.append(grace)
+        raise EngineError("tried to kill container, but did not receive an exit event")
+
+    sweep.engine.stop = refuse
+
+    outcomes = sweep.run(sweep.job(0, timeout=0.01))
+
+    assert outcomes == [Outcome(End.TIMED_OUT, "ran longer than timeout_min=0.000166667", 143)]
+    assert caplog.messages == [
+        (
+            "job #0 is to be stopped, but the engine does not stop its container: tried to kill "
+            "container, but did not receive an exit event\nIt is tried again as long as the job "
+            "runs. Ctrl-C twice leaves it as it is."
+        )
+    ]
+
+
+@pytest.fixture
+def endless(sweep, monkeypatch):
+    """Have containers that nothing ends, whose output has no end either."""
+    monkeypatch.setattr(_running, "KILL_PATIENCE", 0.02)
+    over = threading.Event()
+
+    def block(_container, _since):
+        over.wait(PATIENCE)
+        return iter(())
+
+    sweep.engine.log_lines = block
+    yield over
+    over.set()
+
+
+def test_container_that_cannot_be_ended(sweep, endless, caplog):
+    """After the second Ctrl-C nobody waits for long: it is left to who takes up the sweep."""
+    sweep.plays(j0=Play(waits=True, ignores_sigterm=True))
+
+    def interrupt_twice():
+        sweep.engine.wait_for(lambda: sweep.engine.running == {0})
+        interrupt()
+        sweep.engine.wait_for_call("stop", 0, 7.0)
+        interrupt()
+
+    with meanwhile(interrupt_twice), pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.job(0), sweep.job(1), n_jobs=1)
+
+    assert caplog.messages == [
+        (
+            "job #0 has not come to its end, though its container was to be killed 0.02 s ago. It "
+            "is left as it is, and its end is not known: hydra-docker attach takes it up."
+        )
+    ]
+    assert sweep.notes.ends == {1: (Outcome(End.STOPPED, "not started: Ctrl-C"), None)}
+    endless.set()  # whatever becomes of it now: another process may look after it
+    for thread in threading.enumerate():
+        if thread.name.startswith("job-"):
+            thread.join(PATIENCE)
+    assert list(sweep.notes.ends) == [1]
+    assert sweep.notes.forgotten == [1]
+
+
+def test_stop_of_a_container_that_cannot_be_ended(sweep, endless):
+    """``hydra-docker stop`` then is interrupted: it has not stopped everything."""
+    sweep.plays(j0=WAITS)
+
+    def interrupt_it():
+        sweep.engine.wait_for_call("stop", 0, 7.0)
+        interrupt()
+
+    with meanwhile(interrupt_it), pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.running_job(0), stop="hydra-docker stop", on_interrupt="detach")
+    assert sweep.notes.ends == {}
+
+
+def test_ctrl_c_before_the_first_step(sweep):
+    """Jobs that were just written down have an end: whoever takes up the sweep starts none."""
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.job(0), sweep.job(1), begin=interrupt)
+    stopped = (Outcome(End.STOPPED, "not started: Ctrl-C"), None)
+    assert sweep.notes.ends == {0: stopped, 1: stopped}
+    assert sweep.engine.calls == []
+
+
+def test_ctrl_c_twice_before_the_first_step(sweep):
+    """Containers of another launcher are taken up to be killed."""
+    sweep.plays(j0=Play(waits=True, ignores_sigterm=True))
+
+    def twice():
+        interrupt()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.running_job(0), begin=twice)
+    assert sweep.notes.ends[0][0] == Outcome(End.STOPPED, "Ctrl-C", 137)
+
+
+def test_jobs_that_cannot_be_written_down(sweep):
+    """Then there is nothing to call off."""
+
+    def fail():
+        raise DockerLauncherError("cannot write")
+
+    with pytest.raises(DockerLauncherError, match="cannot write"):
+        sweep.run(sweep.job(0), begin=fail)
+    assert sweep.notes.order == []
+
+
+@pytest.mark.parametrize("step", ["_turn", "_take_up_containers", "_call_off", "_take_out"])
+def test_ctrl_c_at_any_step(sweep, monkeypatch, step):
+    """Wherever it comes, every job has one end, and no container runs."""
+    sweep.plays(j0=WAITS, j1=WAITS)
+    before = getattr(_running._Scheduler, step)
+
+    def interrupted(*arguments, **options):
+        interrupt()
+        return before(*arguments, **options)
+
+    monkeypatch.setattr(_running._Scheduler, step, interrupted)
+
+    def first():
+        if step in ("_call_off", "_take_out"):  # what comes only after it
+            sweep.engine.wait_for(lambda: sweep.engine.running == {0, 1})
+            interrupt()
+
+    with meanwhile(first), pytest.raises(KeyboardInterrupt):
+        sweep.run(*(sweep.job(n) for n in range(3)), n_jobs=2)
+    assert {number: end[0].end for number, end in sweep.notes.ends.items()} == dict.fromkeys(
+        range(3), End.STOPPED
+    )
+    assert sweep.engine.running == set()
+
+
+def test_ctrl_c_at_the_last_step(sweep, monkeypatch):
+    """Who asks for an end gets it, also where the last job has just completed by itself."""
+    take_out = _running._Scheduler._take_out
+
+    def interrupted(scheduler, watch):
+        interrupt()
+        take_out(scheduler, watch)
+
+    monkeypatch.setattr(_running._Scheduler, "_take_out", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(sweep.job(0))
+    assert sweep.notes.ends[0][0] == COMPLETED
 
 
 # ---- what stays ----------------------------------------------------------------------------------
@@ -891,6 +1143,51 @@ def test_policies_that_never_end(sweep, policy, result, outcome):
 
     assert sweep.run(job) == [outcome]
     assert ("stop", 0, 7.0) in sweep.engine.calls
+
+
+DIES = Play(exit_code=139, result=None, restarts=100, dies=True)
+
+
+@pytest.mark.parametrize("policy", ["always", "unless-stopped", "on-failure"])
+@pytest.mark.parametrize(
+    ("play", "end"),
+    [
+        (DIES, End.EXITED),
+        (replace(DIES, exit_code=137, oom_killed=True), End.OUT_OF_MEMORY),
+        (replace(DIES, exit_code=0), End.EXITED),
+    ],
+)
+def test_container_that_dies_again_and_again(sweep, caplog, policy, play, end):
+    """Policies are for outages: what dies by itself each time is ended, as its last death says."""
+    sweep.plays(j0=play)
+
+    (outcome,) = sweep.run(sweep.job(0, restart=policy))
+
+    assert (outcome.end, outcome.exit_code) == (end, play.exit_code)
+    assert caplog.messages == [
+        (
+            "job #0: its container has died 4 times in a row, and is not started again "
+            f"(hydra.launcher.restart={policy} is for outages)"
+        )
+    ]
+    assert ("stop", 0, 7.0) in sweep.engine.calls
+
+
+def test_container_that_dies_is_run_again_by_cause(sweep):
+    """After that come the retries, with more memory where that is the cause."""
+    sweep.plays(j0=(replace(DIES, exit_code=137, oom_killed=True), Play()))
+    assert sweep.run(sweep.job(0, restart="always", oom=1, mem_factor=2)) == [COMPLETED]
+    assert [made.spec.limits.memory for made in sweep.engine.made.values()] == [GIB, 2 * GIB]
+
+
+def test_restarts_that_have_a_number(sweep):
+    """on-failure:9 is the engine's to count."""
+    sweep.plays(j0=replace(DIES, restarts=9))
+    job = sweep.job(0)
+    job = replace(job, spec=replace(job.spec, restart=Restart("on-failure", 9)))
+    (outcome,) = sweep.run(job)
+    assert outcome.end is End.EXITED
+    assert [call[0] for call in sweep.engine.calls] == ["create", "start"]
 
 
 # ---- retries -------------------------------------------------------------------------------------

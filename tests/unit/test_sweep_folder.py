@@ -211,3 +211,69 @@ def test_host_of_a_keeper(paths, monkeypatch):
     with pytest.raises(SweepError, match=f"Process {os.getpid()} on {here} looks after"):
         _background.take_over(paths)
     folder.release()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(_background, "LEAVE_TIMEOUT", 0.01)
+    monkeypatch.setattr(_sweep_folder, "LOCK_PATIENCE", 0.01)
+
+
+def test_keeper_that_nobody_knows(paths, impatient):
+    """A lock without a name in it (of a full disk) is not waited for without end."""
+    folder = _sweep_folder.take(paths)
+    paths.lock.write_text("")
+    with pytest.raises(SweepError, match=r"A process holds .*/lock locked, and has not written"):
+        _background.take_over(paths)
+    folder.release()
+
+
+def test_keeper_that_cannot_write(paths, monkeypatch):
+    """Who cannot say that it looks after the sweep does not."""
+
+    def refuse(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_sweep_folder.os, "truncate", refuse)
+        with pytest.raises(SweepError, match="Cannot write to the sweep's folder"):
+            _sweep_folder.take(paths)
+    assert _sweep_folder.keeper(paths) is None
+
+
+def test_two_launchers_that_add_jobs(paths, impatient):
+    """The second one is told of the first."""
+    folder = _sweep_folder.take(paths)
+    launching = _background.Launching(paths, paths.folder)
+    with pytest.raises(SweepError, match="Another process may still add jobs to the sweep in"):
+        _background.Launching(paths, paths.folder)
+    del launching
+    folder.release()
+
+
+def test_launcher_that_does_not_stop(paths, monkeypatch, impatient):
+    """A program that handles SIGTERM itself is named; its jobs' grace periods are waited for."""
+    folder = _sweep_folder.take(paths)
+    job = saved_job(a_job(paths.folder / "0"))
+    spec = replace(job.runnable.spec, stop_grace_period=0.25)
+    folder.save_job(replace(job, runnable=replace(job.runnable, spec=spec)))
+    asked = []
+    monkeypatch.setattr(_background.os, "kill", lambda *signal: asked.append(signal))
+    message = rf"Process {os.getpid()}, .* has not done so in 0\.26 s: its program may handle that"
+    with pytest.raises(SweepError, match=message):
+        _background.end_launcher(paths)
+    assert asked == [(os.getpid(), signal.SIGTERM)]
+    folder.release()
+
+
+def test_launcher_of_somebody_else(paths, monkeypatch):
+    """It cannot be sent a signal, and that is said."""
+    folder = _sweep_folder.take(paths)
+
+    def refuse(*_arguments):
+        raise PermissionError
+
+    monkeypatch.setattr(_background.os, "kill", refuse)
+    with pytest.raises(SweepError, match="is another user's: only they and root can end it"):
+        _background.end_launcher(paths)
+    folder.release()

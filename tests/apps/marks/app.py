@@ -31,6 +31,8 @@ def main(cfg):
     begun = time.monotonic()
     for step in range(int(PATIENCE_S / STEP_S)):
         append(progress, f"{token} {step}")
+        if cfg.chatty:
+            print(f"step {step}", flush=True)
         if time.monotonic() - begun >= cfg.seconds and (not cfg.gate or Path(cfg.gate).exists()):
             break
         time.sleep(min(STEP_S, cfg.seconds))

@@ -1,6 +1,7 @@
-"""Notes every attempt in its output folder; fails at the first one, or returns at once."""
+"""Notes every attempt in its output folder; then returns at once, or fails, as ``how`` says."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def main(cfg):
         sys.exit(4)
     if cfg.how == "fail_once" and number == 1:
         os._exit(1)
+    if cfg.how == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if cfg.how == "use_memory":
+        held = []
+        while True:
+            held.append(b"x" * 2**24)
     returned.append(cfg.how)
     return number
 
