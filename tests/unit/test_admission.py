@@ -12,7 +12,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from ctrl_c import LockUnderCtrlC
 from fakes import PATIENCE, FakeEngine
 
 from hydra_plugins.hydra_docker_launcher import _admission, _shortage, _tickets
@@ -148,19 +147,6 @@ def test_a_free_machine(engine, launcher):
 
     one.admission.over((0, 1))
     engine.wait_for(lambda: not engine.noted)
-
-
-@pytest.mark.parametrize("moment", ["entered", "left"])
-@pytest.mark.parametrize("method", ["ask", "answer", "taken", "over", "poke", "withdraw", "stop"])
-def test_ctrl_c_leaves_no_lock_behind(engine, method, moment):
-    """Whenever it comes, the thread that asks for room goes on, and can be ended."""
-    arguments = {"ask": (Request((0, 1), "job #0", spec()),), "over": ((0, 1),)}
-    admission = Admission(engine, MACHINE, lambda: None)
-    admission._changed = LockUnderCtrlC(moment)
-    with pytest.raises(KeyboardInterrupt):
-        getattr(admission, method)(*arguments.get(method, ()))
-    assert admission._changed.is_free()
-    admission.stop()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from ctrl_c import LockUnderCtrlC
 
 from hydra_plugins.hydra_docker_launcher import _disk
 from hydra_plugins.hydra_docker_launcher._disk import DiskWatch, shortage
@@ -73,16 +72,3 @@ def test_folder_that_is_gone(tmp_path, caplog):
     watch.close()
     watch.close()
     assert caplog.messages == []
-
-
-@pytest.mark.parametrize("moment", ["entered", "left"])
-def test_ctrl_c_as_it_is_closed(tmp_path, moment):
-    """Its thread ends whenever Ctrl-C comes."""
-    watch = DiskWatch(tmp_path, stat=lambda _: space(100 * GIB, 50 * GIB))
-    watch._closed._cond = lock = LockUnderCtrlC()
-    watch.start()
-    lock.moment = moment
-    with pytest.raises(KeyboardInterrupt):
-        watch.close()
-    assert lock.is_free()
-    watch.close()

@@ -32,6 +32,7 @@ DIED = {"Action": "die", "timeNano": 1795341601 * 10**9, "Actor": {"Attributes":
 PLAIN = {
     "GET /version": {"ApiVersion": "1.41", "Version": "20.10"},
     "GET .*/_ping": "OK",
+    "GET .*/info": {"SystemTime": "2026-11-22T10:00:00.500000000Z"},
     "GET .*/containers/hung/json": {"Config": {"Tty": False}, "State": STATE, "Id": "hung"},
     "GET .*/containers/hydra-docker-look-[^/]*/json": {"State": STATE},
     "POST .*/containers/create": {"Id": "hung"},
