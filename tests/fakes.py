@@ -36,10 +36,10 @@ from hydra_plugins.hydra_docker_launcher._engine import (
 )
 from hydra_plugins.hydra_docker_launcher._errors import EngineError, ImageError, TrackingError
 from hydra_plugins.hydra_docker_launcher._job import Job
+from hydra_plugins.hydra_docker_launcher._masks import secrets_of, split_variables
 from hydra_plugins.hydra_docker_launcher._option_values import Volume
 from hydra_plugins.hydra_docker_launcher._options import JobOptions, Mlflow, parse
 from hydra_plugins.hydra_docker_launcher._private import NO_GLOBS
-from hydra_plugins.hydra_docker_launcher._redaction import secrets_of, split_variables
 from hydra_plugins.hydra_docker_launcher._saved import Identity, SavedJob, SavedSweep
 from hydra_plugins.hydra_docker_launcher._tracking import (
     JOB_TAG,

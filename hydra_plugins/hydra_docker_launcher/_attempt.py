@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ._engine import ContainerSpec, Limits
+from ._masks import Masks
 from ._option_values import LONGEST_BACKOFF
 from ._options import LABEL_PREFIX, NO_RETRIES, Retries
 from ._outcome import End, Outcome
 from ._paths import JobPaths
-from ._redaction import Masks
 from ._stray_rules import IGNORE, Policy
 from ._units import show_size
 

@@ -23,11 +23,12 @@ from hydra.types import HydraContext
 from omegaconf import AnyNode, Container, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from . import _composed, _private, _redaction
+from . import _composed, _masks, _private, _redaction
 from ._errors import TaskError
 from ._job import Job
+from ._masks import Masks
 from ._private import NO_GLOBS, Rules, hide_variables
-from ._redaction import Masks, Withheld, escaped
+from ._redaction import Withheld, escaped
 
 #: Parts of Hydra's node whose types stand in plugins, which an image does not have.
 PLUGIN_NODES = ("launcher", "sweeper")
@@ -66,7 +67,7 @@ class ComposedJob(Job):
         """
         with _redaction.withheld(self.resolved, self.withheld.hidden):
             node: Any = OmegaConf.to_container(self.resolved.hydra, resolve=False, enum_to_str=True)
-        hydra = _redaction.masked_plain(hide_variables(node), self.withheld.masks)
+        hydra = _masks.masked_plain(hide_variables(node), self.withheld.masks)
         hydra.pop("launcher", None)
         return {
             "working_dir": str(self.working_dir),
@@ -110,7 +111,7 @@ def compose(
     return ComposedJob(
         number=number,
         name=hydra.job.name,
-        overrides=_redaction.overrides(overrides, rules, withheld.masks),
+        overrides=_masks.overrides(overrides, rules, withheld.masks),
         task_overrides=overrides,
         rules=rules,
         withheld=withheld,
@@ -122,7 +123,7 @@ def compose(
         plain=plain,
         options=options,
         written=_written(hydra_cfg.hydra.launcher, options, rules, withheld),
-        unresolved=tuple(_redaction.masked(item, withheld.masks) for item in unresolved),
+        unresolved=tuple(_masks.masked(item, withheld.masks) for item in unresolved),
     )
 
 
@@ -206,8 +207,8 @@ def _without_secrets(key: str, value: Any, rules: Rules, withheld: Withheld) -> 
     named = by_name or key in withheld.options
     if not named and not isinstance(value, str):
         return value
-    text = _redaction.without_default(str(value)) if named else str(value)
-    shown = _redaction.masked(_redaction.without_passwords(text), withheld.masks)
+    text = _masks.without_default(str(value)) if named else str(value)
+    shown = _masks.masked(_masks.without_passwords(text), withheld.masks)
     is_bare = named and shown == value and not _private.is_interpolation(value)
     return _private.HIDDEN if is_bare else shown
 
@@ -227,9 +228,9 @@ def _variable_without_secret(
     if not equals or not (isinstance(text, str) or full in withheld.options):
         return value
     secret = full in withheld.options or rules.is_secret_variable(name, text)
-    shown = _redaction.without_default(str(text)) if secret else str(text)
-    if _redaction.masked(_redaction.without_passwords(shown), withheld.masks) != shown or (
-        secret and not _redaction.is_of_environment(shown)
+    shown = _masks.without_default(str(text)) if secret else str(text)
+    if _masks.masked(_masks.without_passwords(shown), withheld.masks) != shown or (
+        secret and not _masks.is_of_environment(shown)
     ):
         shown = f"${{oc.env:{name}}}"
     if shown == text:

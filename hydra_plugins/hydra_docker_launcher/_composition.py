@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from . import _config_sources, _redaction
+from . import _config_sources, _masks
 from ._config_sources import ConfigSource
 from ._private import NO_GLOBS, Rules
 from ._provenance import Composition
@@ -19,7 +19,7 @@ def composition(config: DictConfig, rules: Rules = NO_GLOBS) -> Composition:
     overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra)
     return Composition(
         configs=tuple(map(_plain_source, _config_sources.describe(config))),
-        overrides=_redaction.overrides(map(str, overrides), rules),
+        overrides=_masks.overrides(map(str, overrides), rules),
     )
 
 

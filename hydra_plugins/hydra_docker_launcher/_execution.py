@@ -20,12 +20,12 @@ from . import (
     _dry_run,
     _image,
     _machine,
+    _masks,
     _options,
     _pinning,
     _plan,
     _preflight,
     _private,
-    _redaction,
     _resume,
     _running,
     _saving,
@@ -41,6 +41,7 @@ from ._errors import OptionError
 from ._interrupt import Detached, held_back
 from ._job import Job
 from ._ledger import Ledger
+from ._masks import Masks
 from ._options import Mlflow, Options, SweepOptions
 from ._outcome import End, Outcome
 from ._paths import SweepPaths
@@ -48,7 +49,6 @@ from ._pinning import Code, Ready, Request
 from ._plan import Ground
 from ._provenance import Composition, Origin, Record
 from ._recording import SweepRecorder
-from ._redaction import Masks
 from ._relay import Relay
 from ._running import RunnableJob
 from ._saved import SavedJob
@@ -368,9 +368,7 @@ class Execution:
 
     def _origin(self, batch: Batch) -> Origin:
         composition = self._composition()
-        overrides = (
-            _redaction.masked(word, _config_masks(batch)) for word in composition.overrides
-        )
+        overrides = (_masks.masked(word, _config_masks(batch)) for word in composition.overrides)
         return Origin(
             started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             working_dir=self._working_dir,
@@ -450,11 +448,11 @@ class Execution:
     def _masks(self, pinned: _Pinned, job: Job, options: Options) -> Masks:
         """Return what is masked in a job's output, and in what is told of it."""
         _, secret = _plan.variables(job, options.job)
-        known = _redaction.secrets_of(secret)
+        known = _masks.secrets_of(secret)
         clone = pinned.code.clone
         known += _clone.secrets_in(clone) if clone is not None else ()
         known += () if self._opened is None else self._opened.recorder.secrets()
-        return tuple(dict.fromkeys((*job.withheld.masks, *_redaction.masks_of(known))))
+        return tuple(dict.fromkeys((*job.withheld.masks, *_masks.masks_of(known))))
 
 
 def _saved(
@@ -484,7 +482,7 @@ def _saved(
 
 def _shown_code(code: Code, options: SweepOptions, batch: Batch) -> Code:
     """Return the code as it may be written down: its command line without secrets of any job."""
-    argv = _redaction.overrides(code.task.argv, options.rules, _config_masks(batch))
+    argv = _masks.overrides(code.task.argv, options.rules, _config_masks(batch))
     return replace(code, task=replace(code.task, argv=argv))
 
 
@@ -500,7 +498,7 @@ def _check_arguments(job: Job, options: Options) -> None:
     """Raise ``OptionError`` for a secret of the config in a build argument: images keep those."""
     named = job.withheld.secret_variables("hydra.launcher.build.args")
     for name, value in options.sweep.build.args:
-        if name in named or _redaction.masked(value, job.withheld.masks) != value:
+        if name in named or _masks.masked(value, job.withheld.masks) != value:
             raise OptionError(
                 f"{job.title}: hydra.launcher.build.args.{name} has a secret of the config in it, "
                 "and the history of the image would show it to everybody who has the image."

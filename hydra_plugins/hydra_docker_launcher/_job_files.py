@@ -10,12 +10,13 @@ from contextlib import closing, suppress
 from hydra import version
 from hydra.core.utils import JobRuntime
 
-from . import _by_value, _compose, _job_folder, _paths, _redaction
+from . import _by_value, _compose, _job_folder, _masks, _paths
 from ._compose import ComposedJob
 from ._errors import DockerLauncherError
+from ._masks import Masks, Variables
 from ._paths import JobPaths
 from ._plan import owner
-from ._redaction import Masks, Variables, Withheld
+from ._redaction import Withheld
 from ._running import FINAL_POLICIES
 from ._task import Task
 
@@ -34,7 +35,7 @@ def content(job: ComposedJob, task: Task, restart: str) -> bytes:
             "kind": task.kind,
             "target": task.target,
             "function": task.function,
-            "argv": list(_redaction.overrides(task.argv, job.rules, job.withheld.masks)),
+            "argv": list(_masks.overrides(task.argv, job.rules, job.withheld.masks)),
             "path": list(task.path),
             "task_name": JobRuntime.instance().get("name"),
             "version_base": None if (base := version.getbase()) is None else str(base),

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import _private, _redaction
+from . import _masks, _private
 from ._engine import ContainerSpec, Image, Limits
 from ._errors import ReproduceError
 from ._job import Job
@@ -98,7 +98,7 @@ def to_json(
         "task": {
             "kind": task.kind,
             "target": task.target,
-            "argv": list(_redaction.overrides(task.argv, rules, job.withheld.masks)),
+            "argv": list(_masks.overrides(task.argv, rules, job.withheld.masks)),
             "path": list(task.path),
         },
         "image": {"reference": image.reference, "id": image.id, "digest": image.digest},

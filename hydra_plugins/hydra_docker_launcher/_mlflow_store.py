@@ -23,9 +23,9 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from ._errors import TrackingError
+from ._masks import secrets_of, url_secrets
 from ._paths import DATABASE, STORE_FOLDER
 from ._private import without_credentials
-from ._redaction import secrets_of, url_secrets
 from ._tracking import StoreAccess
 
 _TRACKING_URI = "MLFLOW_TRACKING_URI"

@@ -13,10 +13,11 @@ from . import _boundary_values as boundary
 from . import _option_values as values
 from . import _paths
 from ._errors import OptionError
+from ._masks import Variables, split_variables
 from ._option_reader import NUL, Reader
 from ._option_values import DEFAULT_LOGGING, Gpus, Logging, Restart, Ulimit, Volume
 from ._private import HIDDEN, Rules, without_credentials
-from ._redaction import Variables, Withheld, split_variables
+from ._redaction import Withheld
 from ._units import cpu_number, duration, size
 from .config import BuildConf, CloneConf, DockerLauncherConf, LoggingConf, MlflowConf, RetriesConf
 

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from . import _private, _redaction
+from . import _masks, _private, _redaction
 from ._errors import OptionError, ReproduceError
 from ._past_job import PastJob
 from ._redaction import NOTHING, Hidden, Withheld
@@ -73,7 +73,7 @@ def withheld(past: PastJob, secrets: Mapping[str, str]) -> Withheld:
         hidden=hidden,
         values=pickle.dumps([("value", value) for value in values], protocol=4),
         config=OmegaConf.to_yaml(config) if in_task else None,
-        masks=_redaction.masks_of(own),
+        masks=_masks.masks_of(own),
         options=options,
     )
 

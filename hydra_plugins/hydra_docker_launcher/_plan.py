@@ -13,9 +13,9 @@ from . import _paths
 from ._engine import Boundary, ContainerSpec, Host, Limits, Mount
 from ._errors import OptionError
 from ._job import Job
+from ._masks import Variables, split_variables
 from ._options import LABEL_PREFIX, VISIBLE_GPUS, JobOptions
 from ._paths import JobPaths
-from ._redaction import Variables, split_variables
 from ._units import show_size
 
 #: Names of containers that no job runs in: they put a layer together, or look into an image.

@@ -343,3 +343,7 @@ def _hidden(variables: Any, instead: str | None) -> Any:
 def is_interpolation(value: object) -> bool:
     """Tell whether a value is nothing but interpolations: no word of it is a value."""
     return _INTERPOLATIONS.fullmatch(str(value)) is not None
+
+
+def has_interpolation(value: object) -> bool:
+    return isinstance(value, str) and re.search(r"(?<!\\)\$\{", value) is not None

@@ -18,9 +18,10 @@ from ._errors import SweepError
 from ._harmless import harmless
 from ._job import Job
 from ._ledger import Ledger
+from ._masks import split_variables
 from ._outcome import End, Outcome, Stray
 from ._private import NO_GLOBS
-from ._redaction import NOTHING, split_variables
+from ._redaction import NOTHING
 from ._relay import Relay, reachable_url
 from ._running import RunnableJob
 from ._runs import KNOWN, Runs

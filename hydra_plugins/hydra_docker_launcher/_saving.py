@@ -9,9 +9,9 @@ from . import _data_identity, _job_files, _job_record, _private, _provenance
 from ._data_identity import DataIdentity
 from ._engine import ContainerSpec
 from ._job import Job
+from ._masks import Variables
 from ._options import LABEL_PREFIX
 from ._provenance import Record
-from ._redaction import Variables
 from ._running import RunnableJob
 from ._saved import Identity, SavedJob, SavedRelay, SavedSweep
 from ._tracking import JobRun, SweepRun

@@ -22,9 +22,9 @@ from . import (
     _composition,
     _execution,
     _job_files,
+    _masks,
     _multirun,
     _pinning,
-    _redaction,
     _results,
 )
 from ._compose import ComposedJob
@@ -132,9 +132,9 @@ def _told_without_secrets(jobs: Sequence[ComposedJob]) -> Iterator[None]:
     except DockerLauncherError as error:
         masks = tuple(dict.fromkeys(mask for job in jobs for mask in job.withheld.masks))
         told = "".join(traceback.format_exception(error))
-        if _redaction.masked(told, masks) == told:
+        if _masks.masked(told, masks) == told:
             raise
-        error.args = tuple(_redaction.masked_plain(error.args, masks))
+        error.args = tuple(_masks.masked_plain(error.args, masks))
         raise error from None
 
 
@@ -152,7 +152,7 @@ def _check_names(job: ComposedJob) -> None:
 def _check_folder(job: ComposedJob, sweep: Path) -> None:
     """Raise ``OptionError`` where the name of a job's output folder would tell a secret."""
     name = os.path.relpath(job.output_dir, sweep)
-    shown = _redaction.masked(name, job.withheld.masks)
+    shown = _masks.masked(name, job.withheld.masks)
     for given, written in zip(job.task_overrides, job.overrides, strict=True):
         shown = shown.replace(given, written)
     if shown != name:

@@ -22,9 +22,9 @@ from ._errors import (
     TaskError,
 )
 from ._evidence import is_final
+from ._masks import Masks, masked, masked_bytes, masked_plain
 from ._outcome import End, Outcome
 from ._recorder import Recorder
-from ._redaction import Masks, masked, masked_bytes, masked_plain
 from ._sampling import Sampler
 from ._symptoms import LAST_LINES
 from ._units import show_size

@@ -26,6 +26,7 @@ ORDER = (
     "_console",
     "_interrupt",
     "_private",
+    "_masks",
     "_redaction",
     "_job",
     "config",

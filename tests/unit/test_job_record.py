@@ -11,10 +11,11 @@ from past import COMMIT, IMAGE, OPTIONS, ROOT, a_record
 from hydra_plugins.hydra_docker_launcher._engine import Boundary, ContainerSpec, Limits
 from hydra_plugins.hydra_docker_launcher._errors import ReproduceError
 from hydra_plugins.hydra_docker_launcher._job_record import from_json, to_json
+from hydra_plugins.hydra_docker_launcher._masks import masks_of
 from hydra_plugins.hydra_docker_launcher._pinning import Code, Ready
 from hydra_plugins.hydra_docker_launcher._plan import Identity
 from hydra_plugins.hydra_docker_launcher._preflight import Facts
-from hydra_plugins.hydra_docker_launcher._redaction import Withheld, masks_of
+from hydra_plugins.hydra_docker_launcher._redaction import Withheld
 
 RECORD = a_record()
 SPEC = ContainerSpec(

@@ -14,19 +14,17 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from hydra_plugins.hydra_docker_launcher._compose import compose, hydra_files, serialize_config
-from hydra_plugins.hydra_docker_launcher._multirun import mask
-from hydra_plugins.hydra_docker_launcher._private import Rules, without_credentials
-from hydra_plugins.hydra_docker_launcher._redaction import (
-    find,
-    leaf,
+from hydra_plugins.hydra_docker_launcher._masks import (
     masked,
     masked_bytes,
     masked_plain,
     masks_of,
     split_variables,
     url_secrets,
-    withheld,
 )
+from hydra_plugins.hydra_docker_launcher._multirun import mask
+from hydra_plugins.hydra_docker_launcher._private import Rules, without_credentials
+from hydra_plugins.hydra_docker_launcher._redaction import find, leaf, withheld
 from hydra_plugins.hydra_docker_launcher._worker import fill_in
 
 

@@ -39,11 +39,11 @@ from hydra_plugins.hydra_docker_launcher._errors import (
     OptionError,
 )
 from hydra_plugins.hydra_docker_launcher._interrupt import Detached
+from hydra_plugins.hydra_docker_launcher._masks import masks_of
 from hydra_plugins.hydra_docker_launcher._option_values import NO_GPUS, Gpus, Restart
 from hydra_plugins.hydra_docker_launcher._options import Retries
 from hydra_plugins.hydra_docker_launcher._outcome import End, Outcome
 from hydra_plugins.hydra_docker_launcher._paths import JobPaths
-from hydra_plugins.hydra_docker_launcher._redaction import masks_of
 from hydra_plugins.hydra_docker_launcher._running import RunnableJob, run_jobs
 from hydra_plugins.hydra_docker_launcher._stray_rules import Policy
 
