@@ -32,6 +32,7 @@ NO_DEVICE = (
 )
 NO_RUNTIME = "The engine has no such runtime: see `docker info`, and hydra.launcher.runtime."
 NO_SUCH_NETWORK = "See `docker network ls`, and hydra.launcher.network_mode."
+NO_SUCH_CONTAINER = "See `docker ps`, and hydra.launcher.network_mode."
 ENGINE_FULL = (
     "The engine's disk is full. Free some space there: `docker system df` tells what takes it."
 )

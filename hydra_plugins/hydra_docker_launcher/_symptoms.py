@@ -159,6 +159,9 @@ _OF_ENGINE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"nvidia-container-cli: device error: .*unknown device"), _advice.NO_DEVICE),
     (re.compile(r"(?i)unknown (?:or invalid )?runtime"), _advice.NO_RUNTIME),
     (re.compile(r"network \S+ not found$"), _advice.NO_SUCH_NETWORK),
+    # Not the job's own one, which is known by its id.
+    (re.compile(r"No such container: (?![0-9a-f]{64}$)"), _advice.NO_SUCH_CONTAINER),
+    (re.compile(r"cannot join network of a non running container"), _advice.NO_SUCH_CONTAINER),
     (re.compile(r"no space left on device$"), _advice.ENGINE_FULL),
 )
 

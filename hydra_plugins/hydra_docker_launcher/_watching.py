@@ -289,7 +289,9 @@ class Watch:
         else:
             self._could_not_start(reason, error)
         if self._container is not None:
-            self._stop_container(self._container, self._spec.stop_grace_period)
+            grace = self._spec.stop_grace_period
+            self._stop_later(self._container, grace)
+            self._stoppers[-1].join(grace + STOP_PATIENCE)
 
     def _could_not_start(self, reason: str, error: Exception) -> None:
         self.outcome = _outcome.not_started(reason)

@@ -331,7 +331,7 @@ def test_timeout(ends: Ends) -> None:
     """A job that runs longer than timeout_min is ended, also where it ignores SIGTERM."""
     assert ends.row("run_overtime") == {
         "outcome": "timed out",
-        "cause": "ran longer than timeout_min=0.04",
+        "cause": "ran longer than timeout_min=0.1",
         "exit_code": 137,
     }
     report = ends.report("run_overtime")
@@ -373,8 +373,8 @@ def test_could_not_start(ends: Ends) -> None:
     row = ends.row("never_starts")
     assert (row["outcome"], row["exit_code"]) == ("could not start", None)
     assert row["cause"].startswith("The engine could not ")
-    assert "network no-such-network not found" in row["cause"]
-    advice = "See `docker network ls`, and hydra.launcher.network_mode."
+    assert "No such container: no-such-container" in row["cause"]
+    advice = "See `docker ps`, and hydra.launcher.network_mode."
     assert ends.known("never_starts", "advice") == advice
 
 

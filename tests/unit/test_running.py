@@ -570,6 +570,15 @@ OUT_OF_SIGHT = Outcome(
 )
 
 
+def container_of(sweep, number):
+    """Return id and container of a job; which of several is created first is not known."""
+    return next(
+        (name, found)
+        for name, found in sweep.engine.made.items()
+        if dict(found.spec.labels)["hydra.docker.job"] == str(number)
+    )
+
+
 def test_engine_that_is_gone(sweep):
     """After some tries the job is lost, and the others are tried. Its container may run on."""
     sweep.plays(j0=Play(away=True))
@@ -580,7 +589,7 @@ def test_engine_that_is_gone(sweep):
     assert sweep.run(job, sweep.job(1), keep="none") == [OUT_OF_SIGHT, COMPLETED]
 
     assert ("remove", 0) not in sweep.engine.calls
-    assert sweep.notes.ends[0] == (OUT_OF_SIGHT, "container-0")
+    assert sweep.notes.ends[0] == (OUT_OF_SIGHT, container_of(sweep, 0)[0])
     assert sweep.notes.forgotten == [1]
     assert (job.paths.secrets / "ssh_key").exists()  # it may be started again by its policy
 
@@ -646,11 +655,11 @@ def test_fail_fast_ends_what_is_out_of_sight(sweep):
 
     def end_the_other():
         sweep.engine.wait_for(lambda: sweep.engine.running == {0, 1})
-        found = sweep.engine.made["container-0"]
+        (_, found), (_, other) = container_of(sweep, 0), container_of(sweep, 1)
         sweep.engine.wait_for(lambda: found.play is WAITS)
         found.end.clear()
-        sweep.engine.made["container-1"].exit_code = 3
-        sweep.engine.made["container-1"].play = Play(exit_code=3, result=None)
+        other.exit_code = 3
+        other.play = Play(exit_code=3, result=None)
         sweep.engine.release(1)
 
     with meanwhile(end_the_other):
