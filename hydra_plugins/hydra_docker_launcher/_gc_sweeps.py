@@ -14,6 +14,7 @@ from typing import Any
 
 from ._errors import DockerLauncherError
 from ._gc_plan import FoundFile, Standing, SweepState
+from ._ledger import MISREAD
 from ._paths import LEDGER, STORE_FOLDER, JobPaths
 
 PRIVATE = ".docker"
@@ -66,14 +67,7 @@ def _look(folder: Path, place: Path, *, local: bool) -> SweepState:
         facts = {} if ledger is None else _facts(folder, ledger)
         if ledger is not None and any(row.get("outcome") is None for row in ledger["jobs"]):
             unsettled = True
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
+    except MISREAD as error:
         standing = Standing.UNKNOWN
         detail = f"{folder / LEDGER} cannot be read ({type(error).__name__}: {error})"
     if unsettled:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -60,18 +60,10 @@ def noted(came: Callable[[str], None]) -> Iterator[None]:
     def note(number: int, _frame: FrameType | None) -> None:
         came("" if number == signal.SIGINT else signal.Signals(number).name)
 
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        found = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
-        raising = (signal.default_int_handler, _interrupt)
-        before = {number: handler for number, handler in found.items() if handler in raising}
-    try:
-        for number in before:
-            signal.signal(number, note)
+    raising = (signal.default_int_handler, _interrupt)
+    before = {number: act for number, act in _handlers().items() if act in raising}
+    with _instead_of(before, note):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -88,16 +80,29 @@ def held_back() -> Iterator[None]:
         if len(came) > 1:
             before[number](number, frame)
 
-    before: dict[int, Handler] = {}
-    if threading.current_thread() is threading.main_thread():
-        found = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
-        before = {int(number): act for number, act in found.items() if callable(act)}
+    before = _handlers()
     try:
-        for number in before:
+        with _instead_of(before, note):
+            yield
+    finally:
+        if len(came) == 1:
+            before[came[0]](came[0], None)
+
+
+def _handlers() -> dict[int, Handler]:
+    """Return what handles the signals that would interrupt; nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    return {int(number): act for number, act in found.items() if callable(act)}
+
+
+@contextmanager
+def _instead_of(handlers: Mapping[int, Handler], note: Handler) -> Iterator[None]:
+    try:
+        for number in handlers:
             signal.signal(number, note)
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-        if len(came) == 1:
-            before[came[0]](came[0], None)

@@ -15,6 +15,8 @@ from typing import Any
 from ._errors import SweepError
 
 FORMAT = 1
+#: What may come of reading a file as a ledger that somebody else has written.
+MISREAD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 #: What a row says of how its job has ended, beside the outcome.
 _OF_AN_END = (
     "cause",

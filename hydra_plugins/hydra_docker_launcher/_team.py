@@ -18,6 +18,7 @@ from ._capacity import Machine
 from ._engine import Engine, Found, FoundImage, Host
 from ._errors import EngineError, SweepError
 from ._harmless import one_line
+from ._ledger import MISREAD
 from ._paths import SweepPaths
 from ._ps import (
     ACTIVE,
@@ -199,15 +200,7 @@ def told_by(folder: Path, sweep: str | None = None) -> Told | None:
         rows = tuple(_row(row) for row in ledger["jobs"])
         started = _seconds(ledger.get("started"))
         paths = _sweep_folder.find(folder)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ):
+    except (OSError, *MISREAD):
         return None  # anybody may have written it
     return Told(
         id=str(ledger["sweep"]),
