@@ -33,12 +33,13 @@ def describe(
         largest = sorted(amounts, key=lambda name: -amounts[name])
         names = [f"{one_line(name)} ({_shown(kind, amounts[name])})" for name in largest[:NAMED]]
         more = len(largest) - len(names)
-        total, whole = _shown(kind, sum(amounts.values())), _whole(machine, kind)
+        total, whole = sum(amounts.values()), _whole(machine, kind)
         of = (
             f" of {_shown(kind, whole)}" if whole else ""
         )  # nobody may know how many GPUs there are
+        held = "promised to others" + (" or asked for before" if whole and total > whole else "")
         parts.append(
-            f"{total}{of}{_unit(kind)} promised to others"
+            f"{_shown(kind, total)}{of}{_unit(kind)} {held}"
             f"{': ' if names else ''}{', '.join(names)}{f' and {more} more' if more > 0 else ''}"
         )
     free = list(unlimited)

@@ -353,7 +353,10 @@ def test_who_waits(engine):
     assert report.sweeps[0].waiting_s == 90.0
     lines = _ps.table(report, None).splitlines()
     assert lines[1].split()[:6] == ["bob", "abc123", "1", "1+", "?", "?"]
-    other = "4.5 of 4 CPUs are promised to others: bob's train (3.5), bob's train-08 (1)"
+    other = (
+        "4.5 of 4 CPUs are promised to others or asked for before: bob's train (3.5), "
+        "bob's train-08 (1)"
+    )
     assert lines[-3:] == [
         "Waiting for room on this engine:",
         f"  bob abc123 #1, 1m, for 3.5 CPUs, 1g of memory: {reason}",
