@@ -19,7 +19,7 @@ from ._engine import Engine
 from ._errors import SweepError
 from ._execution import MakeEngine, MakeTracker
 from ._harmless import one_line
-from ._interrupt import Detached
+from ._interrupt import Detached, ignored
 from ._ledger import Ledger
 from ._outcome import End, Outcome
 from ._paths import SweepPaths
@@ -73,9 +73,10 @@ class Attached:
             self._run(engine, stop)
             status = RunStatus.KILLED if self._was_stopped(stop) else RunStatus.FINISHED
         except Detached:
-            self._recorder.hand_over()
-            if not self._background:
-                _background.start(self._folder.paths, self._sweep.working_dir)
+            with ignored():
+                self._recorder.hand_over()
+                if not self._background:
+                    _background.start(self._folder.paths, self._sweep.working_dir)
             raise
         except KeyboardInterrupt:
             status = RunStatus.KILLED

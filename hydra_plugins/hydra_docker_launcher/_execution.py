@@ -38,7 +38,7 @@ from ._data import DataBook
 from ._data_identity import DataIdentity
 from ._engine import Engine
 from ._errors import OptionError
-from ._interrupt import Detached, held_back
+from ._interrupt import Detached, held_back, ignored
 from ._job import Job
 from ._ledger import Ledger
 from ._masks import Masks
@@ -275,12 +275,13 @@ class Execution:
 
     def _hand_over(self, opened: _Opened) -> None:
         """Let a process in the background go on with the sweep."""
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        if opened.ready.relay is not None:
-            opened.ready.relay.close()
-        opened.recorder.hand_over()
-        self._background = _background.start(opened.folder.paths, self._working_dir)
+        with ignored():
+            if self._finalizer is not None:
+                self._finalizer.detach()
+            if opened.ready.relay is not None:
+                opened.ready.relay.close()
+            opened.recorder.hand_over()
+            self._background = _background.start(opened.folder.paths, self._working_dir)
 
     def _past(self) -> Ledger | None:
         """Return the ledger of the sweep that may be in the folder already."""

@@ -67,6 +67,16 @@ def noted(came: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
+def ignored() -> Iterator[None]:
+    """Let no signal interrupt the block, which ends by itself within seconds.
+
+    A terminal that is closed sends SIGHUP more than once: the kernel does, and so does the shell.
+    """
+    with noted(lambda _: None):
+        yield
+
+
+@contextmanager
 def held_back() -> Iterator[None]:
     """Let a signal that would interrupt take effect only behind the block; a second one at once.
 

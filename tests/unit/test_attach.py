@@ -412,9 +412,17 @@ def test_stop(left):
 
 @pytest.mark.parametrize("background", [True, False])
 def test_interrupt_leaves_it(left, monkeypatch, background):
-    """One in the background leaves the sweep as it stands; one in a terminal to the background."""
+    """One in the background leaves the sweep as it stands; one in a terminal to the background.
+
+    A terminal that closes may send its signal twice.
+    """
     started = []
-    monkeypatch.setattr(_background, "start", lambda paths, _: started.append(paths))
+
+    def start(paths, _):
+        signal.raise_signal(signal.SIGINT)
+        started.append(paths)
+
+    monkeypatch.setattr(_background, "start", start)
     left.sweep(on_interrupt="stop" if background else "detach")
     left.engine.plays = {0: Play(waits=True)}
     left.job(0, "c0")

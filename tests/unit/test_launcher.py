@@ -1151,9 +1151,18 @@ def test_dry_run_of_a_resumed_sweep(bench, capsys):
 
 
 def test_detach(bench, monkeypatch):
-    """Nothing runs here, nothing is said to have completed, and all that is needed is kept."""
+    """Nothing runs here, nothing is said to have completed, and all that is needed is kept.
+
+    A signal as the sweep is handed over does not tear that apart.
+    """
     spawned = []
-    monkeypatch.setattr(_background, "_spawn", lambda paths, folder: spawned.append(folder))
+
+    def spawn(_paths, folder):
+        if not spawned:
+            signal.raise_signal(signal.SIGINT)
+        spawned.append(folder)
+
+    monkeypatch.setattr(_background, "_spawn", spawn)
     sweep = bench.sweep("hydra.launcher.detach=true")
     returned = sweep.launch([["lr=1"], ["lr=2"]], 0) + sweep.launch([["lr=3"]], 2)
 
