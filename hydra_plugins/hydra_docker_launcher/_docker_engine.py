@@ -657,7 +657,7 @@ class DockerEngine:
         events = self._events_of(container, state, until)
         if "die" in events.actions:
             return told(events, unseen=False)
-        missed = self._memory(until).has_missed(state)
+        missed = self._memory().has_missed(state)
         return told(events, unseen=missed is True, forgotten=missed is None)
 
     def _until_now(self) -> str:
@@ -665,7 +665,8 @@ class DockerEngine:
         info = self._ask("tell the time", self._api.info)
         return f"{values.moment(info['SystemTime']):.9f}"
 
-    def _memory(self, until: str) -> values.Memory:
+    def _memory(self) -> values.Memory:
+        until = self._until_now()
         listed = self._ask("read the engine's events", self._api.past_events, 1, until, {})
         return values.memory(listed, self._bridge())
 

@@ -40,6 +40,7 @@ REQUEST_LABEL = f"{LABEL_PREFIX}request"
 ATTEMPT_LABELS = tuple(f"{LABEL_PREFIX}{name}" for name in ("sweep", "job", "attempt"))
 ACCURACY = 1e-3  # seconds, of the engine's times as numbers
 MOST_EVENTS = 256  # that an engine keeps (daemon/events of moby)
+LATE_EVENTS = 64  # that may come between the question for the time and that for the events
 CPU_PERIOD = 100_000  # microseconds, the kernel's
 STOP_TIMEOUT = 10.0  # seconds, the engine's
 #: Options of limits, and the flags without which the engine ignores them.
@@ -388,8 +389,9 @@ class Memory:
     """How far back an engine can tell what has happened, in seconds since the epoch.
 
     It keeps the last MOST_EVENTS events, of everything on it, and none when it is started again:
-    ``events`` are so many, ``oldest`` is the time of the first. ``start`` is when it was started,
-    where that is known.
+    ``events`` are so many, ``oldest`` is the time of the first. Those that have come since it was
+    asked are not among them, and have taken the places of others: LATE_EVENTS at most. ``start`` is
+    when it was started, where that is known.
     """
 
     events: int
@@ -398,7 +400,7 @@ class Memory:
 
     def has_missed(self, state: Mapping[str, Any]) -> bool | None:
         """Tell of an end that is in no event whether the engine was down then; None: who knows."""
-        if self.events < MOST_EVENTS:
+        if self.events < MOST_EVENTS - LATE_EVENTS:
             return True  # nothing has been forgotten since it was started
         if self.oldest is not None and self.oldest < seconds(state["FinishedAt"]) - ACCURACY:
             return True  # it remembers the time, and no such end
