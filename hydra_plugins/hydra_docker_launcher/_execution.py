@@ -163,6 +163,7 @@ class Execution:
         self._pinned: _Pinned | None = None
         #: What of the boundary is open, as the user was told.
         self._told_open: set[str] = set()
+        self._surroundings: Surroundings | None = None
         self._opened: _Opened | None = None
         self._background: _background.Launching | None = None
         self._finalizer: weakref.finalize[[], Execution] | None = None
@@ -303,10 +304,12 @@ class Execution:
 
     def _tell_what_is_open(self, batch: Batch, engine: Engine) -> None:
         """Warn of what options open of the boundary, before anything is pulled or built."""
+        if self._surroundings is None:
+            self._surroundings = _surroundings(engine.facts().address)
         opened = _boundary.warning(
             [options.job for options in batch.options],
             batch.options[0].sweep.user,
-            _surroundings(engine.facts().address),
+            self._surroundings,
             self._told_open,
         )
         if opened is not None:
