@@ -49,8 +49,9 @@ _SECRET_END = re.compile(
 _COUNTED = ("*token*", "*_pass", "*-pass")
 #: Names that a folder may have as well, for its path is no secret.
 _FOLDERS = ("pwd", "*[._-]pwd")
-#: Keys whose values are secrets, as globs on the whole key in lower case. The last one that matches
-#: counts; with ``!``, the value is none. The words of language models are no secrets.
+#: Keys whose values are secrets, as globs on the whole key in lower case (``dbPass`` is ``db_pass``
+#: as well). The last one that matches counts; with ``!``, the value is none. The words of language
+#: models are no secrets.
 COMMON = (
     *(f"{start}{word}" for word in ("pass", "auth", "creds", "dsn") for start in ("", "*.")),
     *(f"*[_-]{word}" for word in ("auth", "creds", "dsn")),
@@ -85,12 +86,19 @@ _URL_QUERY = re.compile(r"(?<![\w+.-])[\w+.-]+://[^\s?#'\"<>]{0,4096}\?[^\s'\"<>
 _PARAMETER = re.compile(r"(?P<before>[?&;](?P<name>[\w.-]+)=)(?P<value>[^&;#]+)")
 #: Names of parameters of URLs that are secrets there, beside those that are so anywhere.
 _SECRET_PARAMETERS = ("sig", "pwd")
+#: Between the words of a name such as ``dbPass``.
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _LONG_KEY = 20  # characters from which on ``key=`` is one of an API, and no name
 
 
 def looks_secret(name: str) -> bool:
-    """Tell whether a name is one that secrets have (``db.password``, ``API_KEY``)."""
-    return bool(_SECRET_NAME.search(name) or _SECRET_END.search(name))
+    """Tell whether a name is one that secrets have (``db.password``, ``API_KEY``, ``dbPass``)."""
+    return bool(_SECRET_NAME.search(name) or _SECRET_END.search(_in_words(name)))
+
+
+def _in_words(name: str) -> str:
+    """Return ``dbPass`` as ``db_Pass``."""
+    return _HUMP.sub("_", name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,7 @@ class Rules:
         """
         if value is None or isinstance(value, (bool, Enum)) or value == "":
             return False
-        glob = _deciding((*COMMON, *self.globs), key.lower())
+        glob = _deciding((*COMMON, *self.globs), key)
         if glob is None or glob.startswith("!"):
             return False
         if glob in self.globs:
@@ -118,7 +126,7 @@ class Rules:
         """Tell whether a variable's (or a build argument's) value is one, by name or as a URL."""
         if value is None or value == "":
             return False
-        glob = _deciding(self.globs, name.lower())
+        glob = _deciding(self.globs, name)
         if glob is not None:
             return not glob.startswith("!")
         if name.lower().endswith("pwd") and _is_path(value):
@@ -156,14 +164,19 @@ def _number(value: str) -> float | str:
 
 @lru_cache(maxsize=4096)
 def _deciding(globs: tuple[str, ...], key: str) -> str | None:
-    """Return the last glob that matches a key, or what it is below of."""
-    parts = key.split(".")
-    above = [".".join(parts[: length + 1]) for length in range(len(parts))]
+    """Return the last glob that matches a key, as it is or in words, or what it is below of."""
+    forms = dict.fromkeys((key.lower(), _in_words(key).lower()))
+    above = [name for form in forms for name in _with_those_above(form)]
     above = [name for name in above if _any_of(globs).match(name)]
     for glob in reversed(globs) if above else ():
         if any(fnmatch.fnmatchcase(name, _pattern(glob)) for name in above):
             return glob
     return None
+
+
+def _with_those_above(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[: length + 1]) for length in range(len(parts))]
 
 
 def _pattern(glob: str) -> str:

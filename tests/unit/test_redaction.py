@@ -79,6 +79,16 @@ class Keys:
         ("db.connection_string", "Server=x;Pwd=abc", True),
         ("sentry.dsn", "abc", True),
         ("github.pat", "abc", True),
+        ("dbPass", "abc", True),
+        ("db.mainPwd", "abc", True),
+        ("services.openaiKey", "abc", True),
+        ("sentryDsn.of.all", "abc", True),
+        ("apiKey", "abc", True),
+        ("maxTokens", 512, False),
+        ("padToken", "[PAD]", False),
+        ("lowPass", "abc", False),
+        ("sortKey", "abc", False),
+        ("overPassing", "abc", False),
         ("compass", "abc", False),
         ("bypass", "abc", False),
         ("model.pass_through", "abc", False),
@@ -123,6 +133,9 @@ def test_keys(key, value, expected):
         ("SENTRY_DSN", "abc", True),
         ("GCP_CREDS", "abc", True),
         ("CALLBACK", "https://host/x?api_key=abc", True),
+        ("dbPass", "abc", True),
+        ("oldPwd", "abc", False),
+        ("byPass", "abc", False),
         ("PWD", "/home/ada", False),
         ("OLDPWD", "/home/ada", False),
         ("PROJECT_PWD", "/home/ada", False),
@@ -147,9 +160,10 @@ def test_names_of_variables(name, value, expected):
 
 def test_globs_of_the_user():
     """They are added to the common ones; the last that matches counts, ``!`` takes out."""
-    rules = Rules(("door.*pin", "vault", "!vault.url", "!*.token_file"))
-    keys = ("door.main_PIN", "vault.a.b", "vault.url", "x.token_file", "x.token", "door.open")
-    assert [rules.is_secret(key, "abc") for key in keys] == [True, True, False, False, True, False]
+    rules = Rules(("door.*pin", "vault", "!vault.url", "!*.token_file", "doorKey", "!adaPass"))
+    secret = ("door.main_PIN", "vault.a.b", "x.token", "doorKey", "bobPass")
+    none = ("vault.url", "x.token_file", "x.tokenFile", "door.open", "adaPass", "frontDoorKey")
+    assert [key for key in (*secret, *none) if rules.is_secret(key, "abc")] == [*secret]
 
 
 @pytest.mark.parametrize(
