@@ -591,18 +591,14 @@ class FakeTracker:
     def secrets(self) -> tuple[str, ...]:
         return secrets_of(split_variables(self.store.environment, NO_GLOBS)[1])
 
-    def job_runs(self) -> Mapping[int, str]:
-        self._may("job_runs")
-        return {int(job.tags[JOB_TAG]): run_id for run_id, job in self.jobs.items()}
-
     def open_job(self, job: JobRun) -> str | None:
         """Start ``run-3`` for job 3; once that has ended, ``run-3-2``."""
         self._may("open_job")
         number = job.tags[JOB_TAG]
-        earlier = sum(known.tags[JOB_TAG] == number for known in self.jobs.values())
-        run_id = self.job_runs().get(int(number))
+        earlier = [known for known, job in self.jobs.items() if job.tags[JOB_TAG] == number]
+        run_id = earlier[-1] if earlier else None
         if run_id is None or run_id in self.ends:
-            run_id = f"run-{number}" + (f"-{earlier + 1}" if earlier else "")
+            run_id = f"run-{number}" + (f"-{len(earlier) + 1}" if earlier else "")
         self.jobs[run_id] = job
         return run_id
 

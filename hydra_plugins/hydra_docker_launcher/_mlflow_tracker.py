@@ -144,16 +144,6 @@ class MlflowTracker:
         """Return what containers are told to reach the store and nobody else is. Asks nobody."""
         return self._store.secrets(_environment())
 
-    def job_runs(self) -> dict[int, str]:
-        """Return the newest child run of each job of the sweep, by the job's number."""
-        sweep = self._sweep
-        found = self._insist(
-            "find the runs of the jobs",
-            lambda: _search(sweep.client, sweep.experiment_id, {_PARENT_RUN: sweep.run_id}),
-        )
-        tagged = [(run.data.tags.get(JOB_TAG, ""), run.info.run_id) for run in found]
-        return {int(number): run_id for number, run_id in tagged if number.isdecimal()}
-
     def open_job(self, job: JobRun) -> str:
         """Start a child run of the sweep, return its id.
 

@@ -143,9 +143,6 @@ class Tracker(Protocol):
     def secrets(self) -> tuple[str, ...]:
         """Return what containers are told to reach the store and nobody else is. Asks nobody."""
 
-    def job_runs(self) -> Mapping[int, str]:
-        """Return the newest child run of each job of the sweep, by the job's number."""
-
     def open_job(self, job: JobRun) -> str | None:
         """Start a child run of the sweep, return its id (None: nothing is tracked).
 
@@ -195,9 +192,6 @@ class NoTracker:
 
     def secrets(self) -> tuple[str, ...]:
         return ()
-
-    def job_runs(self) -> Mapping[int, str]:
-        return {}
 
     def open_job(self, job: JobRun) -> str | None:
         return None

@@ -523,8 +523,8 @@ def test_store_of_a_sweep_is_gone(tracker: MlflowTracker, folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_runs_of_the_jobs(tracker: MlflowTracker, client: MlflowClient) -> None:
-    """The newest run of each job; what scripts have started beside it is none of them."""
+def test_run_of_a_job(tracker: MlflowTracker, client: MlflowClient) -> None:
+    """A job's run is open until it is closed; what scripts have started beside it is none."""
     other_sweep = tracker.open_sweep(SWEEP)
     tracker.open_job(job_run(5))
     tracker.open_sweep(SWEEP)
@@ -536,7 +536,7 @@ def test_runs_of_the_jobs(tracker: MlflowTracker, client: MlflowClient) -> None:
     client.create_run(experiment_id, tags={"mlflow.parentRunId": again, "hydra.docker.job": "0"})
 
     assert len({first, again, second}) == 3
-    assert tracker.job_runs() == {0: again, 1: second}
+    assert (tracker.open_job(job_run(0)), tracker.open_job(job_run(1))) == (again, second)
 
 
 def test_run_that_goes_on(tracker: MlflowTracker, client: MlflowClient, tmp_path: Path) -> None:
