@@ -84,6 +84,7 @@ LOST = (
     struct.error,
     tarfile.ReadError,
 )
+LESS = 1e-6  # seconds: the engine counts in nanoseconds, for which a float has no room
 ONE_SHOT = "1.41"  # the first version of the API with statistics that take no time
 CHUNK = 64 * 1024  # bytes of an archive that are read at once
 NAMES = 8  # how many are tried for one container
@@ -613,20 +614,21 @@ class DockerEngine:
         self._insist("start the container", start, again=start_once)
 
     def log_lines(self, container: str, since: str | None) -> Iterator[bytes]:
+        reader = _log_stream.Reader(since)
         # Who follows may miss what is written at the very end: a second reading has it.
         for follow in (True, False):
             try:
-                for line in self._log_lines(container, since, follow=follow):
-                    # Not always in order: stdout and stderr come each by itself.
-                    since = max(filter(None, (since, _log_stream.time_of(line))), default=None)
-                    yield line
+                yield from self._log_lines(container, reader, follow=follow)
             except EngineError as error:
                 if follow and isinstance(error.__cause__, ReadTimeoutError):
                     return  # a long pause, or a stream that has ceased to follow
                 if not isinstance(error.__cause__, NotFound):
                     raise
 
-    def _log_lines(self, container: str, since: str | None, *, follow: bool) -> Iterator[bytes]:
+    def _log_lines(
+        self, container: str, reader: _log_stream.Reader, *, follow: bool
+    ) -> Iterator[bytes]:
+        since = reader.latest
         with _engine_errors("read the container's output"):
             stream = self._api.logs(
                 container,
@@ -635,9 +637,9 @@ class DockerEngine:
                 stream=True,
                 follow=follow,
                 timestamps=True,
-                since=values.seconds(since) if since else None,
+                since=values.seconds(since) - LESS if since else None,
             )
-            yield from _log_stream.lines(stream, since, to_the_end=not follow)
+            yield from reader.lines(stream, to_the_end=not follow)
 
     def state(self, container: str) -> ContainerState | None:
         found = self._look_up(container)

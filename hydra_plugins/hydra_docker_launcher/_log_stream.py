@@ -9,22 +9,37 @@ LONGEST_LINE = 1024 * 1024  # bytes, with its time; what is longer becomes sever
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[\d.]{0,10}Z ")
 
 
-def lines(
-    frames: Iterable[bytes],
-    since: str | None,
-    *,
-    to_the_end: bool,
-    longest: int = LONGEST_LINE,
-) -> Iterator[bytes]:
-    """Yield the lines that are later than the time ``since``, each with its time before it.
+class Reader:
+    """Reads a container's output, in several streams one after another: no line of it twice.
 
-    ``frames`` are what the engine sends one by one: a time, and a line or a piece of one. Nothing
-    depends on that: they may have several lines, and be torn anywhere. ``to_the_end``: the last
-    line too, where it has no end.
+    A stream may end before the output does, in the middle of a line too, and the next one begin
+    before that place: at ``latest``, the time that was reached (as text, None: none yet).
     """
-    replays = Replays()
-    for line, is_whole in _split(frames, longest, to_the_end=to_the_end):
-        if is_later(line, since) and not (is_whole and replays.is_one(line)):
+
+    def __init__(self, since: str | None, longest: int = LONGEST_LINE) -> None:
+        """Leave out what is not later than the time ``since``."""
+        self._since = since
+        self._longest = longest
+        self._replays = Replays()
+        self.latest = since
+
+    def lines(self, frames: Iterable[bytes], *, to_the_end: bool) -> Iterator[bytes]:
+        """Yield the lines that are new, each with its time before it.
+
+        ``frames`` are what the engine sends one by one: a time, and a line or a piece of one.
+        Nothing depends on that: they may have several lines, and be torn anywhere. ``to_the_end``:
+        the last line too, where it has no end.
+        """
+        begin = None if self.latest == self._since else self.latest
+        for line, place in _split(frames, self._longest, to_the_end=to_the_end):
+            time = time_of(line)
+            if time is not None:
+                if self._since is not None and time <= self._since:
+                    continue
+                if (begin is not None and time < begin) or self._replays.is_one(line, place):
+                    continue
+                # Not always in order: stdout and stderr come each by itself.
+                self.latest = max(self.latest or time, time)
             yield line
 
 
@@ -34,58 +49,61 @@ def time_of(line: bytes) -> str | None:
     return stamp[0][:-1].decode("ascii") if stamp else None
 
 
-def is_later(line: bytes, since: str | None) -> bool:
-    """Tell whether a line is later than the time ``since``; one without a time always is."""
-    moment = time_of(line)
-    return since is None or moment is None or moment > since
-
-
 def _split(
     frames: Iterable[bytes], longest: int, *, to_the_end: bool
-) -> Iterator[tuple[bytes, bool]]:
-    """Yield lines, and whether each is whole: no part of one that was too long, and with its time.
+) -> Iterator[tuple[bytes, int]]:
+    """Yield lines, and the place of each in the line that has the time, from 0.
 
-    A line without a time has that of the one before it.
+    There are others than 0 where that line was too long, and where lines without a time follow it:
+    they have the time of the one before.
     """
-    rest, stamp, is_part = b"", b"", False
+    cutter = _Cutter(longest)
+    rest = b""
     for frame in frames:
         # A line over 16 KiB comes in pieces, each with a time.
         time = _STAMP.match(frame) if rest else None
         *ended, rest = (rest + frame[time.end() if time else 0 :]).split(b"\n")
         for line in ended:
-            timed, stamp = _timed(line, stamp)
-            *parts, last = _cut(timed, stamp, longest)
-            yield from ((part, False) for part in parts)
-            yield last, bool(stamp) and timed == line and not (parts or is_part)
-            is_part = False
+            yield from cutter.parts(line)
         if len(rest) > longest:  # it may have no end
-            timed, stamp = _timed(rest, stamp)
-            *parts, rest = _cut(timed, stamp, longest)
-            yield from ((part, False) for part in parts)
-            is_part = True
+            *parts, (rest, _) = cutter.parts(rest, ended=False)
+            yield from parts
     if rest and to_the_end:
-        timed, stamp = _timed(rest, stamp)
-        yield from ((part, False) for part in _cut(timed, stamp, longest))
+        yield from cutter.parts(rest)
 
 
-def _timed(line: bytes, before: bytes) -> tuple[bytes, bytes]:
-    """Return a line with a time, which is ``before`` where it has none of its own, and the time."""
-    own = _STAMP.match(line)
-    return (line, own[0]) if own else (before + line, before)
+class _Cutter:
+    """Cuts lines into parts that are not too long, each with a time. Knows those of the last."""
 
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._stamp = b""
+        self._place = 0
+        self._goes_on = False
 
-def _cut(line: bytes, stamp: bytes, longest: int) -> list[bytes]:
-    """Return a line in parts that are not too long, the further ones with ``stamp`` before them."""
-    step = longest - len(stamp)
-    further = range(longest, len(line), step)
-    return [line[:longest], *(stamp + line[begin : begin + step] for begin in further)]
+    def parts(self, line: bytes, *, ended: bool = True) -> list[tuple[bytes, int]]:
+        """Return the parts, and the place of each. Without an end, the last comes here again."""
+        own = _STAMP.match(line)
+        if own and not self._goes_on:
+            self._stamp, self._place = own[0], 0
+        line = line if own else self._stamp + line
+        step = self._longest - len(self._stamp)
+        further = range(self._longest, len(line), step)
+        parts = [
+            line[: self._longest],
+            *(self._stamp + line[begin : begin + step] for begin in further),
+        ]
+        placed = list(enumerate(parts, self._place))
+        self._place += len(parts) if ended else len(parts) - 1
+        self._goes_on = not ended
+        return [(part, place) for place, part in placed]
 
 
 class Replays:
     """Finds the lines that the engine sends once more, when it has begun a new file of a log.
 
     Its follower may then begin at the start of that file again. Lines are known by their times, to
-    the nanosecond, and their words.
+    the nanosecond, their places in the line of that time, and their words.
     """
 
     def __init__(self, memory: int = 50_000) -> None:
@@ -94,8 +112,8 @@ class Replays:
         self._known: dict[int, None] = {}
         self._latest = b""
 
-    def is_one(self, line: bytes) -> bool:
-        stamp, mark = line.split(b" ", 1)[0], hash(line)
+    def is_one(self, line: bytes, place: int = 0) -> bool:
+        stamp, mark = line.split(b" ", 1)[0], hash((line, place))
         if stamp <= self._latest and mark in self._known:
             return True
         self._latest = max(self._latest, stamp)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydra_plugins.hydra_docker_launcher import _log_stream
-from hydra_plugins.hydra_docker_launcher._log_stream import Replays, time_of
+from hydra_plugins.hydra_docker_launcher._log_stream import Reader, Replays, time_of
 
 SAME = settings(derandomize=True, database=None, deadline=None, max_examples=100)
 LONGEST = 60  # bytes, in place of a megabyte; a time takes 31
@@ -20,7 +19,7 @@ def stamp(second):
 
 
 def lines(frames, since=None, *, to_the_end=True, longest=LONGEST):
-    return list(_log_stream.lines(frames, since, to_the_end=to_the_end, longest=longest))
+    return list(Reader(since, longest).lines(frames, to_the_end=to_the_end))
 
 
 def torn(content, places):
@@ -60,6 +59,18 @@ def test_line_without_end(to_the_end, last):
     assert lines(sent, to_the_end=to_the_end) == [stamp(1) + b" one", *last]
 
 
+@pytest.mark.parametrize("end", [0, 20, 80, 150, 200, 290, 310])
+def test_stream_that_ends_too_early(end):
+    """The next one has the rest, also of a line that was too long; nothing comes twice."""
+    sent = b"".join(
+        (stamp(1) + b" one\n", stamp(2) + b" " + b"x" * 200 + b"\n", stamp(2) + b" end\n", b"x\n")
+    )
+    reader = Reader(None, LONGEST)
+    first = list(reader.lines([sent[:end]], to_the_end=False))
+    assert first + list(reader.lines([sent], to_the_end=True)) == lines([sent])
+    assert list(reader.lines([sent], to_the_end=True)) == []
+
+
 def test_lines_without_times():
     """They are of the time of the line before, and none of them is taken for a replay."""
     sent = [b"none yet\n" + stamp(1) + b" one\nplain\nplain\n", stamp(2) + b" two\n"]
@@ -79,6 +90,8 @@ def test_replays():
     taken = [line for line in sent if not replays.is_one(line.encode())]
     # The last one is from longer ago than is remembered.
     assert taken == ["1 a", "2 b", "2 c", "5 e", "4 d", "6 f", "1 a"]
+    places = Replays()
+    assert [places.is_one(b"1 x", place) for place in (0, 1, 2, 1)] == [False, False, False, True]
 
 
 # ---- fuzz ----------------------------------------------------------------------------------------
