@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import io
+import os
 import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 
 import docker
 import pytest
@@ -22,25 +29,39 @@ def build_hydra_image(api: docker.APIClient, base: str, version: str, suffix: st
 
 
 def build_image(api: docker.APIClient, tag: str, files: dict[str, bytes], **args: str) -> str:
-    """Build an image on the host's network, where pip reaches the package index."""
+    """Build an image on the host's network, where pip reaches the package index.
+
+    Of tests that run at once, one builds it, and the others find it in the builder's cache.
+    """
     lines: list[str] = []
-    try:
-        for step in api.build(
-            fileobj=tar(files),
-            custom_context=True,
-            tag=tag,
-            buildargs=args,
-            network_mode="host",
-            rm=True,
-            forcerm=True,
-            decode=True,
-        ):
-            lines += step.get("stream", "").splitlines()
-            if "error" in step:
-                pytest.fail(f"Could not build {tag}: {step['error']}\n" + "\n".join(lines[-20:]))
-    except APIError as error:
-        pytest.fail(f"Could not build {tag}: {error}", pytrace=False)
+    with one_at_a_time(f"image {tag}"):
+        try:
+            for step in api.build(
+                fileobj=tar(files),
+                custom_context=True,
+                tag=tag,
+                buildargs=args,
+                network_mode="host",
+                rm=True,
+                forcerm=True,
+                decode=True,
+            ):
+                lines += step.get("stream", "").splitlines()
+                if "error" in step:
+                    log = "\n".join(lines[-20:])
+                    pytest.fail(f"Could not build {tag}: {step['error']}\n{log}")
+        except APIError as error:
+            pytest.fail(f"Could not build {tag}: {error}", pytrace=False)
     return tag
+
+
+@contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Wait until no other process of these tests is here for the same thing."""
+    name = hashlib.sha256(f"{os.getuid()} {what}".encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"hydra-docker-test-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def tar(files: dict[str, bytes]) -> io.BytesIO:

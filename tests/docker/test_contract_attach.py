@@ -208,7 +208,7 @@ def test_hang_up_and_stop(marked: Marked) -> None:
     assert marked.run("stop", marked.folder("three")) == (0, "3 stopped\n")
 
 
-CHATTY = ("chatty=true", "seconds=0.005")
+CHATTY = ("chatty=true", "seconds=0.005", "hydra.launcher.mlflow.enabled=false")
 
 
 def in_a_terminal(
@@ -259,7 +259,6 @@ def test_terminal_that_closes(marked: Marked) -> None:
     status, output = marked.run("attach", marked.folder("five"))
     assert (status, output.splitlines()[-1]) == (0, "1 completed")
     assert [marked.marks(0, kind) for kind in ("begin", "end")] == [1, 1]
-    assert set(marked.statuses().values()) == {"FINISHED"}
     assert marked.is_over("five")
 
 
@@ -282,7 +281,6 @@ def test_reader_that_has_enough(marked: Marked) -> None:
     marked.open_gate()
     assert attached.wait(60) == 0
     assert marked.outcomes("six") == ["completed"]
-    assert set(marked.statuses().values()) == {"FINISHED"}
     assert marked.is_over("six")
 
 

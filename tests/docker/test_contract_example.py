@@ -20,9 +20,15 @@ OVERRIDES = ("optimizer=sgd,adam", "training_settings.epochs=5")
 
 @pytest.fixture(scope="module")
 def repository(
-    api: docker.APIClient, base_image: str, tmp_path_factory: pytest.TempPathFactory
+    api: docker.APIClient,
+    base_image: str,
+    mlflow_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Repository]:
-    """A repository with ``conf/`` and ``examples/``, as in this one; its Dockerfile is built."""
+    """A repository with ``conf/`` and ``examples/``, as in this one; its Dockerfile is built.
+
+    The packages are in the builder's cache: ``mlflow_image`` has them too.
+    """
     root = tmp_path_factory.mktemp("example")
     for folder in ("conf", "examples"):
         ignore = shutil.ignore_patterns("multirun", "outputs", "mlflow*", "__pycache__")

@@ -25,6 +25,8 @@ from hydra_plugins.hydra_docker_launcher._paths import JobPaths
 from hydra_plugins.hydra_docker_launcher._remote_error import rebuild
 from hydra_plugins.hydra_docker_launcher._task import Task
 
+pytestmark = pytest.mark.no_cover  # it is left out of the report: processes run it
+
 WORKER = Path(_worker.__file__)
 HEAD = "import hydra, os, sys\n@hydra.main(version_base=None, config_name='config')\n"
 OF_PROCESS = ("exit_code", "memory")
