@@ -723,16 +723,21 @@ class DockerEngine:
 
     def _statistics(self, container: str) -> Sample | None:
         """Ask the engine. That costs it, and this process, ten times as much and more."""
+        # Before 1.41 it takes the engine two seconds, for a rate that is not needed.
+        quick = {"one_shot": True} if version_gte(self._api.api_version, ONE_SHOT) else {}
+        found = self._stats(container, **quick)
+        return None if found is None else values.sample(found, time.time())
+
+    def _stats(self, container: str, **options: bool) -> dict[str, Any] | None:
+        """Return what the engine counts of a container, None where it does not run any more."""
         try:
             with _engine_errors("tell what a container uses"):
-                # Before 1.41 it takes the engine two seconds, for a rate that is not needed.
-                quick = {"one_shot": True} if version_gte(self._api.api_version, ONE_SHOT) else {}
-                found = self._api.stats(container, stream=False, **quick)
+                return dict(self._api.stats(container, stream=False, **options))
         except EngineError as error:
-            if isinstance(error.__cause__, NotFound):
+            # Of one that ends meanwhile the engine says nothing at all.
+            if isinstance(error.__cause__, (NotFound, requests.JSONDecodeError)):
                 return None
             raise
-        return values.sample(found, time.time())
 
     def stop(self, container: str, grace: float) -> None:
         try:
@@ -780,13 +785,12 @@ class DockerEngine:
     def use(self, container: str) -> Use | None:
         try:
             # Once: a container that just ends has no other answer to give.
-            with _engine_errors("measure a container"):
-                stats = self._api.stats(container, stream=False)
+            found = self._stats(container)
         except EngineError as error:
             if not error.answered:
                 raise
             return None
-        return values.use(stats)
+        return None if found is None else values.use(found)
 
     def facts(self) -> EngineFacts:
         info = self._ask("tell about itself", self._api.info)

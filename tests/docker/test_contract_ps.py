@@ -45,9 +45,10 @@ def ps_json(repository: Repository) -> list[dict[str, Any]]:
         env=repository.environment,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         timeout=90,
     )
+    assert done.returncode == 0, done.stderr
     sweeps: list[dict[str, Any]] = json.loads(done.stdout)["sweeps"]
     return sweeps
 

@@ -37,8 +37,18 @@ PLAIN = {
     "GET .*/containers/hydra-docker-look-[^/]*/json": {"State": STATE},
     "POST .*/containers/create": {"Id": "hung"},
     "POST .*/start": "",
+    "GET .*/containers/ended/json": {"State": {**STATE, "Pid": 0}},
+    "GET .*/containers/ended/stats": "",
     "DELETE .*/containers/": "",
 }
+SPEC = ContainerSpec(
+    name="hydra-docker-look",
+    image=f"sha256:{'1' * 64}",
+    command=("python3", "-c", "import hydra"),
+    working_dir="/",
+    limits=Limits(1.0, 2**29, 2**29, 2**29, 256),
+    boundary=Boundary(user=None),
+)
 #: What comes before the rest is kept back.
 BEGUN = {
     "GET .*/containers/hung/logs": struct.pack(">BxxxL", 1, len(LINE)) + LINE,
@@ -132,14 +142,13 @@ def test_events_that_do_not_end(served: Engine) -> None:
 
 def test_look_that_does_not_end(served: Engine) -> None:
     """An image whose Python hangs is an error after some minutes, and its container is removed."""
-    spec = ContainerSpec(
-        name="hydra-docker-look",
-        image=f"sha256:{'1' * 64}",
-        command=("python3", "-c", "import hydra"),
-        working_dir="/",
-        limits=Limits(1.0, 2**29, 2**29, 2**29, 256),
-        boundary=Boundary(user=None),
-    )
     with pytest.raises(ImageError, match=r"the image 111111111111 has .* has not come to its end"):
-        DockerEngine().probe(spec, 1000)
+        DockerEngine().probe(SPEC, 1000)
     assert served.requests[-1].startswith("DELETE ")
+
+
+def test_container_that_ends_as_it_is_measured(served: Engine) -> None:
+    """The engine's answer is an empty one then: nothing is used, and the engine is not away."""
+    engine = DockerEngine()
+    assert engine.use("ended") is None
+    assert engine.measure("ended", SPEC) is None
