@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NEXT := .venv-next
 
 .PHONY: help demo test load soak check format bench clean
 
@@ -18,8 +19,10 @@ help:
 demo: $(VENV)/.installed
 	scripts/with-engine scripts/demo
 
-test: $(VENV)/.installed check
-	PYTHON=$(PYTHON) scripts/with-engine scripts/test
+test:
+	$(MAKE) --no-print-directory --jobs=2 $(VENV)/.installed $(NEXT)/.installed
+	$(MAKE) --no-print-directory check
+	scripts/with-engine scripts/test
 
 load: $(VENV)/.installed
 	scripts/with-engine scripts/load
@@ -44,3 +47,7 @@ clean:
 
 $(VENV)/.installed: setup.py requirements-dev.txt scripts/venv
 	scripts/venv $(PYTHON) $(VENV) 'hydra-core<1.4' hydra-optuna-sweeper
+
+# The next line of Hydra, for tests/hydra.
+$(NEXT)/.installed: setup.py requirements-dev.txt scripts/venv
+	scripts/venv $(PYTHON) $(NEXT) 'hydra-core>=1.4.0rc1,<1.5'
