@@ -734,8 +734,8 @@ class DockerEngine:
             with _engine_errors("tell what a container uses"):
                 return dict(self._api.stats(container, stream=False, **options))
         except EngineError as error:
-            # Of one that ends meanwhile the engine says nothing at all.
-            if isinstance(error.__cause__, (NotFound, requests.JSONDecodeError)):
+            # Of one that ends meanwhile the engine says nothing at all, which is no JSON.
+            if isinstance(error.__cause__, (NotFound, ValueError)):
                 return None
             raise
 
