@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import PurePath
 from typing import Any
 
@@ -166,17 +167,12 @@ def _number(value: str) -> float | str:
 def _deciding(globs: tuple[str, ...], key: str) -> str | None:
     """Return the last glob that matches a key, as it is or in words, or what it is below of."""
     forms = dict.fromkeys((key.lower(), _in_words(key).lower()))
-    above = [name for form in forms for name in _with_those_above(form)]
+    above = [name for form in forms for name in accumulate(form.split("."), "{}.{}".format)]
     above = [name for name in above if _any_of(globs).match(name)]
     for glob in reversed(globs) if above else ():
         if any(fnmatch.fnmatchcase(name, _pattern(glob)) for name in above):
             return glob
     return None
-
-
-def _with_those_above(key: str) -> list[str]:
-    parts = key.split(".")
-    return [".".join(parts[: length + 1]) for length in range(len(parts))]
 
 
 def _pattern(glob: str) -> str:
@@ -225,7 +221,7 @@ def _is_secret_parameter(found: re.Match[str]) -> bool:
         return False
     if name == "key":
         return len(value) >= _LONG_KEY
-    return name in _SECRET_PARAMETERS or name.endswith("signature") or looks_secret(name)
+    return name in _SECRET_PARAMETERS or name.endswith("signature") or looks_secret(found["name"])
 
 
 def _is_path(value: object) -> bool:

@@ -108,6 +108,7 @@ def test_plain_values():
         ("https://token@host/r.git", "https://host/r.git"),
         ("ssh://git@host/r.git", "ssh://git@host/r.git"),
         ("git@host:r.git", "git@host:r.git"),
+        ("https://host/r?dbPass=abc&lowPass=1", "https://host/r?dbPass=<hidden>&lowPass=1"),
         ("see https://host and write to ada@host", "see https://host and write to ada@host"),
     ],
 )
