@@ -497,6 +497,7 @@ A_PATH = "must be an absolute path in the container, not /"
         ({"push": "team/train@sha256:1"}, f"push=team/train@sha256:1: {A_REPOSITORY}"),
         ({"push": True}, f"push=True: {A_REPOSITORY}"),
         ({"keep": "fail"}, "keep=fail: valid is: none, failed, all; did you mean failed?"),
+        ({"on_interrupt": "leave"}, "on_interrupt=leave: valid is: stop, detach"),
         ({"stray_limit": "all"}, f"stray_limit=all: {A_SIZE}"),
         ({"log_limit": "all"}, f"log_limit=all: {A_SIZE}"),
         ({"log_limit": "1k"}, "log_limit=1k: must be at least 64k"),
