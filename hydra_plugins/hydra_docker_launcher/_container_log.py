@@ -19,7 +19,7 @@ TAIL = 64 * 1024  # bytes of the last lines that a full log still gets
 #: Lines of stdout and stderr do not always come in the order of their times; how far they are apart
 #: at most, with much room.
 SKEW = timedelta(seconds=1)
-#: The engine counts in nanoseconds, but what it is asked by is a number with less of them.
+#: So that the engine sends a line of that very time again.
 _LESS = timedelta(microseconds=1)
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
 

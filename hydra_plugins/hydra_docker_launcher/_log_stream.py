@@ -13,15 +13,14 @@ class Reader:
     """Reads a container's output, in several streams one after another: no line of it twice.
 
     A stream may end before the output does, in the middle of a line too, and the next one begin
-    before that place: at ``latest``, the time that was reached (as text, None: none yet).
+    before that place: at ``latest``, the time that was reached (as text, empty: none yet).
     """
 
     def __init__(self, since: str | None, longest: int = LONGEST_LINE) -> None:
         """Leave out what is not later than the time ``since``."""
-        self._since = since
+        self._since = self.latest = since or ""
         self._longest = longest
         self._replays = Replays()
-        self.latest = since
 
     def lines(self, frames: Iterable[bytes], *, to_the_end: bool) -> Iterator[bytes]:
         """Yield the lines that are new, each with its time before it.
@@ -30,16 +29,14 @@ class Reader:
         Nothing depends on that: they may have several lines, and be torn anywhere. ``to_the_end``:
         the last line too, where it has no end.
         """
-        begin = None if self.latest == self._since else self.latest
-        for line, place in _split(frames, self._longest, to_the_end=to_the_end):
+        begin = self.latest
+        for place, line in _split(frames, self._longest, to_the_end=to_the_end):
             time = time_of(line)
             if time is not None:
-                if self._since is not None and time <= self._since:
-                    continue
-                if (begin is not None and time < begin) or self._replays.is_one(line, place):
+                if time <= self._since or time < begin or self._replays.is_one(line, place):
                     continue
                 # Not always in order: stdout and stderr come each by itself.
-                self.latest = max(self.latest or time, time)
+                self.latest = max(self.latest, time)
             yield line
 
 
@@ -51,8 +48,8 @@ def time_of(line: bytes) -> str | None:
 
 def _split(
     frames: Iterable[bytes], longest: int, *, to_the_end: bool
-) -> Iterator[tuple[bytes, int]]:
-    """Yield lines, and the place of each in the line that has the time, from 0.
+) -> Iterator[tuple[int, bytes]]:
+    """Yield lines, each behind its place in the line that has the time, from 0.
 
     There are others than 0 where that line was too long, and where lines without a time follow it:
     they have the time of the one before.
@@ -66,7 +63,7 @@ def _split(
         for line in ended:
             yield from cutter.parts(line)
         if len(rest) > longest:  # it may have no end
-            *parts, (rest, _) = cutter.parts(rest, ended=False)
+            *parts, (_, rest) = cutter.parts(rest, ended=False)
             yield from parts
     if rest and to_the_end:
         yield from cutter.parts(rest)
@@ -81,22 +78,19 @@ class _Cutter:
         self._place = 0
         self._goes_on = False
 
-    def parts(self, line: bytes, *, ended: bool = True) -> list[tuple[bytes, int]]:
-        """Return the parts, and the place of each. Without an end, the last comes here again."""
+    def parts(self, line: bytes, *, ended: bool = True) -> list[tuple[int, bytes]]:
+        """Return the parts, each behind its place. Without an end, the last comes here again."""
         own = _STAMP.match(line)
         if own and not self._goes_on:
             self._stamp, self._place = own[0], 0
         line = line if own else self._stamp + line
         step = self._longest - len(self._stamp)
         further = range(self._longest, len(line), step)
-        parts = [
-            line[: self._longest],
-            *(self._stamp + line[begin : begin + step] for begin in further),
-        ]
-        placed = list(enumerate(parts, self._place))
+        texts = [line[: self._longest], *(self._stamp + line[at : at + step] for at in further)]
+        parts = list(enumerate(texts, self._place))
         self._place += len(parts) if ended else len(parts) - 1
         self._goes_on = not ended
-        return [(part, place) for place, part in placed]
+        return parts
 
 
 class Replays:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import io
-import os
 import tarfile
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -34,7 +29,8 @@ def build_image(api: docker.APIClient, tag: str, files: dict[str, bytes], **args
     Of tests that run at once, one builds it, and the others find it in the builder's cache.
     """
     lines: list[str] = []
-    with one_at_a_time(f"image {tag}"):
+    with Path(__file__).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             for step in api.build(
                 fileobj=tar(files),
@@ -53,15 +49,6 @@ def build_image(api: docker.APIClient, tag: str, files: dict[str, bytes], **args
         except APIError as error:
             pytest.fail(f"Could not build {tag}: {error}", pytrace=False)
     return tag
-
-
-@contextmanager
-def one_at_a_time(what: str) -> Iterator[None]:
-    """Wait until no other process of these tests is here for the same thing."""
-    name = hashlib.sha256(f"{os.getuid()} {what}".encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"hydra-docker-test-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def tar(files: dict[str, bytes]) -> io.BytesIO:

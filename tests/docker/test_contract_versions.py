@@ -75,7 +75,7 @@ def host_python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def test_python_of_host_and_image(
     make_repository: MakeRepository, host_python: str, images: dict[str, str]
 ) -> None:
-    """Jobs with types, paths and errors go from every Python of a host to every one of images."""
+    """Jobs with types, paths and errors go from every Python of a host to those of the images."""
     for python, image in images.items():
         repository = make_repository("typed", image=image, keep="none")
         finished = repository.sweep("how=succeed,fail", executable=host_python)
